@@ -1,0 +1,160 @@
+"""The values that flow through the daemon: one picture file, and what became of it.
+
+Every stage wraps what it was given in a new frozen value and never changes it. The words of the enums are the
+words in the database, the metrics, the folders and the log.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    Pixels = npt.NDArray[np.uint8]
+    """uint8, RGB, shape (height, width, 3)."""
+
+
+class Reason(StrEnum):
+    """Why a picture was refused."""
+
+    UNREADABLE = "unreadable"  # a known format whose content cannot be decoded
+    TRUNCATED = "truncated"  # its end is missing
+    UNSUPPORTED = "unsupported"  # the content is of no format that we decode
+    TOO_LARGE = "too-large"  # over max_pixels or max_bytes
+    EMPTY = "empty"  # no bytes
+    IO_ERROR = "io-error"  # reading failed again and again
+    MODEL_ERROR = "model-error"  # the model gave no finite answer for it alone
+    POISON = "poison"  # a child that decoded this file alone died or hung three times
+
+
+class Status(StrEnum):
+    """How far an arrival has come; the last four are final."""
+
+    CLAIMED = "claimed"  # recorded, and about to be or already in the work folder
+    INGESTED = "ingested"  # a durable copy is in the work folder (copying variant)
+    PLANNED = "planned"  # its destination is recorded, the move may or may not have happened
+    FILED = "filed"  # it is at its destination, durably
+    RETURNED = "returned"  # it was filed and has been put back into its inbox
+    VANISHED = "vanished"  # its owner took it away before it could be claimed
+    LOST = "lost"  # must never happen
+
+
+class Placement(StrEnum):
+    """Which part of the output a file belongs to."""
+
+    SORTED = "sorted"
+    UNSURE = "unsure"
+    REJECTED = "rejected"
+    DUPLICATE = "duplicate"
+
+
+@dataclass(frozen=True, slots=True)
+class ImageFile:
+    """Which file, in which version: a complete regular file seen in an inbox.
+
+    Attributes:
+        inbox: name of the inbox.
+        path: path relative to the inbox, as `os.fsdecode` gives it (bytes that are no UTF-8 as surrogates).
+        size: bytes.
+        mtime_ns: modification time, nanoseconds since the epoch.
+    """
+
+    inbox: str
+    path: str
+    size: int
+    mtime_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """A claimed file: it has a row, and its bytes wait in the work folder.
+
+    Attributes:
+        id: primary key of its row.
+        file: what was claimed.
+        key: 32 hex digits that identify this arrival for ever; also its name in the work folder.
+        token: name of the work folder that holds it.
+        seen_s: monotonic time at which it was first seen complete.
+    """
+
+    id: int
+    file: ImageFile
+    key: str
+    token: str
+    seen_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Fingerprint:
+    """What was read: the hash covers the very bytes that were decoded.
+
+    Attributes:
+        sha256: lower-case hex, None only where reading failed.
+        size: bytes read.
+        mtime_ns: modification time when they were read.
+    """
+
+    sha256: str | None
+    size: int
+    mtime_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """A picture ready for a model; `pixels` has the size that the model of its inbox asks for."""
+
+    arrival: Arrival
+    fingerprint: Fingerprint
+    pixels: Pixels
+    width: int
+    height: int
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """What a model says of one picture: `ranked` holds (label, calibrated probability), best first."""
+
+    model: str
+    version: int
+    ranked: tuple[tuple[str, float], ...]
+
+    @property
+    def label(self) -> str:
+        """The most probable label."""
+        return self.ranked[0][0]
+
+    @property
+    def confidence(self) -> float:
+        """The calibrated probability of `label`."""
+        return self.ranked[0][1]
+
+
+@dataclass(frozen=True, slots=True)
+class Classified:
+    """A picture with its prediction."""
+
+    arrival: Arrival
+    fingerprint: Fingerprint
+    width: int
+    height: int
+    prediction: Prediction
+    threshold: float
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """A file that gets no label, and why. Bad input is data, not an exception."""
+
+    arrival: Arrival
+    fingerprint: Fingerprint
+    reason: Reason
+    detail: str
+    width: int | None = None
+    height: int | None = None
+
+
+Outcome = Classified | Rejected

@@ -1,0 +1,1 @@
+"""pigeonholed-train: makes, judges and publishes the models that pigeonholed serves."""
