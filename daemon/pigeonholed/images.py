@@ -11,6 +11,8 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     import numpy as np
     import numpy.typing as npt
 
@@ -112,6 +114,7 @@ class Decoded:
     pixels: Pixels
     width: int
     height: int
+    taken_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +146,7 @@ class Classified:
     height: int
     prediction: Prediction
     threshold: float
+    taken_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,4 +161,20 @@ class Rejected:
     height: int | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Withdrawn:
+    """A claimed file that gets no result: it still changed, or is gone from the work folder (which must not be).
+
+    A file that still changes goes back into its inbox and is a new arrival once it is complete.
+    """
+
+    arrival: Arrival
+    status: Status
+    detail: str
+
+
 Outcome = Classified | Rejected
+"""What became of a picture: a result."""
+
+Handled = Classified | Rejected | Withdrawn
+"""What comes out of an engine, exactly once for each arrival that went in."""

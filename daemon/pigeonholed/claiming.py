@@ -1,0 +1,176 @@
+"""Taking files out of the inboxes: a batch is recorded first, then renamed into the work folder."""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import stat
+import threading
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import structlog
+
+from pigeonholed.images import Arrival, Status
+from pigeonholed.metrics import Stage
+from pigeonholed.paths import to_text
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from pigeonholed.engines import Engine
+    from pigeonholed.images import ImageFile
+    from pigeonholed.ledger import Ledger
+    from pigeonholed.metrics import Metrics
+    from pigeonholed.output import Output
+    from pigeonholed.patience import Patience
+    from pigeonholed.watching import Watch
+
+log = structlog.get_logger()
+
+_BLOCKED_S = 60.0
+
+
+@dataclass(slots=True)
+class Feed:
+    """An inbox and where its files go; `blocked` holds folders that files could not be taken out of, until when."""
+
+    watch: Watch
+    output: Output
+    blocked: dict[str, float] = field(default_factory=dict)
+
+    def path_of(self, file: ImageFile) -> str:
+        """Where a file lies in its inbox."""
+        return os.path.join(self.watch.rules.root, file.path)
+
+
+class Claimer:
+    """Claims what is complete, inbox by inbox in turn, so that a flooded inbox does not starve the others.
+
+    Args:
+        feeds: the inboxes.
+        ledger: records claims.
+        engine: takes claimed files; its backpressure is what holds the claimer back.
+        patience: waits for full disks and the like.
+        metrics: told of claims.
+        limit: files in a batch.
+
+    Owned by the claiming thread, but for `wake`.
+    """
+
+    _LONGEST_SLEEP_S = 1.0
+
+    def __init__(
+        self,
+        feeds: Sequence[Feed],
+        ledger: Ledger,
+        engine: Engine,
+        patience: Patience,
+        metrics: Metrics,
+        *,
+        limit: int = 64,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._feeds = feeds
+        self._ledger = ledger
+        self._engine = engine
+        self._patience = patience
+        self._metrics = metrics
+        self._limit = limit
+        self._clock = clock
+        self._woken = threading.Event()
+        self.claimed = 0
+
+    def wake(self) -> None:
+        """Something may have arrived, or the process should end. Any thread."""
+        self._woken.set()
+
+    def run(self, stop: threading.Event) -> None:
+        """Claim until told to stop."""
+        while not stop.is_set():
+            self._woken.clear()
+            if self.turn():
+                continue
+            now_s = self._clock()
+            at_s = min((feed.watch.next_look_s() for feed in self._feeds), default=now_s + self._LONGEST_SLEEP_S)
+            if at_s > now_s and not stop.is_set():
+                self._woken.wait(min(at_s - now_s, self._LONGEST_SLEEP_S))
+
+    def turn(self) -> bool:
+        """Give every inbox one batch; false when no inbox had anything."""
+        return sum(self._serve(feed) for feed in self._feeds) > 0
+
+    def _serve(self, feed: Feed) -> bool:
+        now_s = self._clock()
+        files = feed.watch.take(now_s, self._limit)
+        files = [file for file in files if self._may_take(feed, file, now_s)]
+        if not files:
+            return False
+        arrivals = self.claim(feed, files)
+        if arrivals:
+            self._engine.submit(arrivals)
+        return True
+
+    def claim(self, feed: Feed, files: Sequence[ImageFile]) -> list[Arrival]:
+        """Record a batch and take its files; returns those that could be taken."""
+        started_s = self._clock()
+        token = self._patience.retry("claim", "make a work folder", feed.output.make_batch_folder)
+        ids = self._ledger.take_ids(len(files))
+        arrivals = [
+            Arrival(number, file, secrets.token_hex(16), token, started_s)
+            for number, file in zip(ids, files, strict=True)
+        ]
+        self._ledger.claim(arrivals)
+        taken: list[Arrival] = []
+        missed: list[Arrival] = []
+        for arrival in arrivals:
+            (taken if self._take(feed, arrival) else missed).append(arrival)
+        if missed:
+            self._ledger.close(missed, Status.VANISHED, "it could not be taken out of the inbox")
+        if not taken:
+            feed.output.remove_batch_folder(token)
+        self.claimed += len(taken)
+        self._metrics.stage_duration_seconds.labels(Stage.CLAIM).observe(self._clock() - started_s)
+        return taken
+
+    def _take(self, feed: Feed, arrival: Arrival) -> bool:
+        source, target = feed.path_of(arrival.file), feed.output.work_path(arrival)
+        try:
+            self._patience.retry("claim", "take a file out of its inbox", lambda: os.rename(source, target))
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            folder = os.path.dirname(source)
+            feed.blocked[folder] = self._clock() + _BLOCKED_S
+            log.warning("folder_blocked", folder=to_text(folder), error=error.strerror, again_in_s=_BLOCKED_S)
+            return False
+        return True
+
+    def _may_take(self, feed: Feed, file: ImageFile, now_s: float) -> bool:
+        """Whether a file can be renamed away at all: a claim that must fail would leave a useless row at each look."""
+        folder = os.path.dirname(feed.path_of(file))
+        until_s = feed.blocked.get(folder)
+        if until_s is None or until_s <= now_s:
+            feed.blocked.pop(folder, None)
+            if may_rename_out_of(folder):
+                return True
+            feed.blocked[folder] = now_s + _BLOCKED_S
+            log.warning(
+                "folder_blocked", folder=to_text(folder), error=os.strerror(errno.EACCES), again_in_s=_BLOCKED_S
+            )
+        return False
+
+
+def may_rename_out_of(folder: str) -> bool:
+    """Whether this user may take files out of a folder: it may be written to, and is not somebody else's sticky one."""
+    if os.geteuid() == 0:
+        return True
+    try:
+        status = os.stat(folder)
+    except OSError:
+        return False
+    if status.st_mode & stat.S_ISVTX and status.st_uid != os.geteuid():
+        return False
+    return os.access(folder, os.W_OK | os.X_OK)

@@ -1,0 +1,155 @@
+"""`pigeonholed check`: whether a service would start here, and what it would start with."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from pigeonholed.commands import chosen_config, config_option
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from pigeonholed.settings import InboxSettings, Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line of the answer."""
+
+    what: str
+    ok: bool
+    detail: str
+    exit_code: int = 0
+
+
+@click.command(name="check")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+@config_option
+@click.pass_context
+def command(ctx: click.Context, as_json: bool, config: Path | None) -> None:
+    """Check configuration, folders, database, models and device; one line each.
+
+    Files are really made, renamed and removed in the folders, and the models really answer. Exit code 0 when all is
+    well, else that of the first fault: 78 for the configuration, 69 for something that is not available now.
+    """
+    from pigeonholed.config import load_settings  # noqa: PLC0415
+
+    settings = load_settings(chosen_config(ctx, config))
+    worst = 0
+    for finding in _findings(settings):
+        worst = worst or finding.exit_code
+        if as_json:
+            click.echo(json.dumps(asdict(finding)))
+        else:
+            click.echo(f"{'ok  ' if finding.ok else 'FAIL'}  {finding.what}: {finding.detail}")
+    sys.exit(worst)
+
+
+def _findings(settings: Settings) -> Iterator[Finding]:
+    yield Finding("configuration", True, f"{settings.source} is valid")
+    yield _tried("state", lambda: _state(settings))
+    yield _tried("database", lambda: _database(settings))
+    for inbox in settings.inbox:
+        yield _tried(f"inbox {inbox.name}", lambda inbox=inbox: _inbox(settings, inbox))  # type: ignore[misc]
+    for model, version in dict.fromkeys((inbox.model, inbox.version) for inbox in settings.inbox):
+        yield _tried(f"model {model}", lambda model=model, version=version: _model(settings, model, version))  # type: ignore[misc]
+    yield _tried("device", _device)
+
+
+def _tried(what: str, look: Callable[[], str]) -> Finding:
+    from pigeonholed.bundle import BundleError  # noqa: PLC0415
+    from pigeonholed.classifying import DeviceUnavailable  # noqa: PLC0415
+    from pigeonholed.errors import Misconfigured, Unavailable, UserError  # noqa: PLC0415
+
+    try:
+        return Finding(what, True, look())
+    except UserError as error:
+        return Finding(what, False, str(error), error.exit_code)
+    except BundleError as error:
+        return Finding(what, False, str(error), Misconfigured.exit_code)
+    except DeviceUnavailable as error:
+        return Finding(what, False, str(error), Unavailable.exit_code)
+    except OSError as error:
+        return Finding(what, False, f"{error.strerror}: {error.filename}", Misconfigured.exit_code)
+
+
+def _state(settings: Settings) -> str:
+    from pigeonholed.locking import Held, Lock  # noqa: PLC0415
+
+    folder = settings.state.dir
+    os.makedirs(folder, exist_ok=True)
+    try:
+        Lock.take(str(folder / "pigeonholed.lock")).release()
+    except Held as held:
+        return f"{folder}, served by process {held.holder} now"
+    return f"{folder} can be written, nobody serves it now"
+
+
+def _database(settings: Settings) -> str:
+    from pigeonholed import database  # noqa: PLC0415
+
+    file = settings.database.file
+    shown = file if file is not None else "the server"
+    if file is not None and not file.exists():
+        if not os.access(file.parent, os.W_OK):
+            raise database.DatabaseUnavailable(f"{file} does not exist and {file.parent} cannot be written to")
+        return f"{file} will be made"
+    engine = database.connect(settings.database.url, read_only=True)
+    database.check_not_newer(engine)
+    have, newest = database.current_revision(engine), database.newest_revision()
+    if have == newest:
+        return f"{shown} answers, schema {have}"
+    return f"{shown} answers; its schema {have or 'none'} will be upgraded to {newest}"
+
+
+def _inbox(settings: Settings, inbox: InboxSettings) -> str:
+    from pigeonholed import database  # noqa: PLC0415
+    from pigeonholed.errors import Misconfigured  # noqa: PLC0415
+    from pigeonholed.output import Output, OutputHeld  # noqa: PLC0415
+
+    if not inbox.path.is_dir():
+        if inbox.create:
+            return f"{inbox.path} will be made"
+        raise Misconfigured(f"the folder {inbox.path} does not exist; make it, or say create = true")
+    file = settings.database.file
+    known = file is None or file.exists()
+    engine = database.connect(settings.database.url, read_only=True) if known else None
+    identity = None if engine is None else database.identity_of(engine)
+    try:
+        output = Output.open(inbox.output, identity)
+    except OutputHeld as held:
+        return f"{inbox.path} → {inbox.output} ({held})"
+    try:
+        output.check_source(str(inbox.path))
+        return f"{inbox.path} → {inbox.output}, files can be moved; {output.free_bytes() / 1e9:.1f} GB free"
+    finally:
+        output.close()
+
+
+def _model(settings: Settings, model: str, version: int | str) -> str:
+    from pigeonholed import imaging  # noqa: PLC0415
+    from pigeonholed.classifying import load_classifier  # noqa: PLC0415
+    from pigeonholed.store import ModelStore  # noqa: PLC0415
+
+    imaging.configure()
+    bundle = ModelStore(settings.models.dir).open(model, version)  # type: ignore[arg-type]
+    runtime = settings.runtime
+    classifier = load_classifier(bundle, kind=runtime.kind, device=runtime.device, precision=runtime.precision)
+    return (
+        f"version {bundle.version}, {len(bundle.labels)} labels, self-test passed "
+        f"({classifier.runtime}, {classifier.device}, {classifier.precision})"
+    )
+
+
+def _device() -> str:
+    from pigeonholed.classifying import find_gpu  # noqa: PLC0415
+
+    gpu = find_gpu()
+    return f"GPU: {gpu}" if gpu else f"no GPU, {os.cpu_count()} CPUs"

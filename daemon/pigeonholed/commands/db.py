@@ -1,0 +1,61 @@
+"""`pigeonholed db`: the schema of the database."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from pigeonholed.commands import chosen_config, config_option
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import Engine
+
+
+@click.group(name="db")
+def command() -> None:
+    """Look after the database."""
+
+
+@command.command()
+@config_option
+@click.pass_context
+def upgrade(ctx: click.Context, config: Path | None) -> None:
+    """Bring the schema to the newest version, keeping the data; makes the database if there is none."""
+    from pigeonholed import database  # noqa: PLC0415
+
+    engine = _engine(chosen_config(ctx, config))
+    before = database.current_revision(engine)
+    after = database.upgrade(engine)
+    click.echo(f"the schema is {after}" + ("" if before == after else f" (was {before or 'none'})"))
+
+
+@command.command()
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@config_option
+@click.pass_context
+def current(ctx: click.Context, as_json: bool, config: Path | None) -> None:
+    """Say which schema the database has, and which one this program works with."""
+    from pigeonholed import database  # noqa: PLC0415
+
+    engine = _engine(chosen_config(ctx, config), must_exist=True)
+    have, newest = database.current_revision(engine), database.newest_revision()
+    if as_json:
+        click.echo(json.dumps({"current": have, "newest": newest}))
+    else:
+        click.echo(f"current {have or 'none'}, newest {newest}")
+
+
+def _engine(config: Path | None, *, must_exist: bool = False) -> Engine:
+    from pigeonholed import database  # noqa: PLC0415
+    from pigeonholed.config import load_settings  # noqa: PLC0415
+
+    settings = load_settings(config)
+    file = settings.database.file
+    if file is not None and not file.exists():
+        if must_exist:
+            raise database.DatabaseUnavailable(f"there is no database {file} yet; 'pigeonholed db upgrade' makes it")
+        file.parent.mkdir(parents=True, exist_ok=True)
+    return database.connect(settings.database.url, read_only=must_exist)

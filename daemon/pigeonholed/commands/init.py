@@ -1,0 +1,38 @@
+"""`pigeonholed init`: a working folder to start from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from pigeonholed.errors import Misconfigured
+
+
+@click.command(name="init")
+@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path, file_okay=False))
+def command(folder: Path) -> None:
+    """Make a working folder: a commented pigeonholed.toml, inbox/, sorted/ and models/.
+
+    What is there already is left as it is; a pigeonholed.toml that is there is never overwritten.
+    """
+    from pigeonholed.resources import shipped_folder  # noqa: PLC0415
+
+    config = folder / "pigeonholed.toml"
+    try:
+        for name in ("inbox", "sorted", "models"):
+            (folder / name).mkdir(parents=True, exist_ok=True)
+        with config.open("xb") as file:
+            file.write((shipped_folder("config") / "pigeonholed.toml").read_bytes())
+    except FileExistsError:
+        raise Misconfigured(f"{config} is there already and is left as it is; choose another folder") from None
+    except OSError as error:
+        raise Misconfigured(f"cannot make a working folder at {folder}: {error.strerror}") from None
+    click.echo(f"""Made {folder}/ with pigeonholed.toml, inbox/, sorted/ and models/.
+
+Next:
+  1. pigeonholed-train train PICTURES --name mymodel --models {folder / "models"} --publish
+     (PICTURES holds one folder of examples for each class)
+  2. write the name of your model into {config}
+  3. pigeonholed check --config {config}
+  4. pigeonholed run --config {config}, and drop pictures into {folder / "inbox"}""")

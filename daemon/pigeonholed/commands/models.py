@@ -1,0 +1,80 @@
+"""`pigeonholed models`: the model store."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from pigeonholed.commands import chosen_config, config_option
+
+if TYPE_CHECKING:
+    from pigeonholed.store import ModelStore
+
+
+@click.group(name="models")
+def command() -> None:
+    """Look after the model store."""
+
+
+store_option = click.option(
+    "--models", "folder", type=click.Path(path_type=Path), help="The store; default: the configuration's."
+)
+
+
+@command.command(name="list")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+@store_option
+@config_option
+@click.pass_context
+def list_(ctx: click.Context, as_json: bool, folder: Path | None, config: Path | None) -> None:
+    """List the models and their versions; the one that is served is marked."""
+    store = _store(folder, chosen_config(ctx, config))
+    names = store.names()
+    for name in names:
+        current = store.current(name)
+        for version in store.versions(name):
+            if as_json:
+                click.echo(json.dumps({"name": name, "version": version, "current": version == current}))
+            else:
+                click.echo(f"{name} {version}{'  current' if version == current else ''}")
+    if not names and not as_json:
+        click.echo(f"no models in {store.root} yet; 'pigeonholed-train train PICTURES --name N --publish' makes one")
+
+
+@command.command()
+@click.argument("names", metavar="[NAME]...", nargs=-1)
+@store_option
+@config_option
+@click.pass_context
+def verify(ctx: click.Context, names: tuple[str, ...], folder: Path | None, config: Path | None) -> None:
+    """Check every version of the named models (default: all): checksums, layers, self-test. Exit 1 if one fails."""
+    from pigeonholed.bundle import BundleError  # noqa: PLC0415
+    from pigeonholed.classifying import load_classifier  # noqa: PLC0415
+
+    store = _store(folder, chosen_config(ctx, config))
+    failed = False
+    for name in names or store.names():
+        versions = store.versions(name)
+        if not versions:
+            store.open(name)  # says that there is none, and what there is
+        for version in versions:
+            try:
+                classifier = load_classifier(store.open(name, version))
+            except BundleError as error:
+                failed = True
+                click.echo(f"{name} {version}  FAILED  {error}")
+            else:
+                click.echo(f"{name} {version}  ok  ({classifier.runtime}, {classifier.device})")
+    if failed:
+        sys.exit(1)
+
+
+def _store(folder: Path | None, config: Path | None) -> ModelStore:
+    from pigeonholed.config import load_settings  # noqa: PLC0415
+    from pigeonholed.store import ModelStore  # noqa: PLC0415
+
+    return ModelStore(folder if folder is not None else load_settings(config).models.dir)

@@ -1,0 +1,196 @@
+"""Connections to the database, and its schema."""
+
+from __future__ import annotations
+
+import secrets
+import threading
+import time
+from typing import TYPE_CHECKING
+
+import sqlalchemy as sa
+import structlog
+from sqlalchemy import event
+from sqlalchemy.engine import make_url
+
+from pigeonholed import tables
+from pigeonholed.errors import Unavailable
+from pigeonholed.resources import shipped_folder
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    from alembic.config import Config
+    from sqlalchemy.engine import Connection, Engine
+
+log = structlog.get_logger()
+
+
+class DatabaseUnavailable(Unavailable):
+    """The database cannot be reached or opened; the message says which and why, without a password."""
+
+
+class SchemaMismatch(Unavailable):
+    """The schema is not the one this program works with; the message says what to do."""
+
+
+def connect(url: str, *, read_only: bool = False) -> Engine:
+    """Make an engine; nothing is opened until it is used.
+
+    SQLite gets write-ahead logging with `synchronous=FULL`: under NORMAL a power cut may roll back commits that
+    moves of files already rest upon. Read-only engines cannot checkpoint, so that one process does (SQLite's
+    WAL-reset fault before 3.51.3 needs two).
+    """
+    parsed = make_url(url)
+    if parsed.get_backend_name() != "sqlite":
+        return sa.create_engine(parsed, pool_pre_ping=True)
+    if read_only:
+        parsed = parsed.set(database=f"file:{parsed.database}", query={"mode": "ro", "uri": "true"})
+    engine = sa.create_engine(parsed, connect_args={"timeout": 5.0, "check_same_thread": False})
+
+    @event.listens_for(engine, "connect")
+    def _prepare(connection: Any, _record: object) -> None:
+        connection.isolation_level = None  # sqlite3 must not guess where transactions begin; `_begin` says it
+        if not read_only:
+            connection.execute("PRAGMA journal_mode=WAL")
+            connection.execute("PRAGMA synchronous=FULL")
+        connection.execute("PRAGMA foreign_keys=ON")
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Connection) -> None:
+        connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
+
+    return engine
+
+
+def _alembic(connection: Connection | None = None) -> Config:
+    from alembic.config import Config  # noqa: PLC0415 (0.1 s that only schema work needs)
+
+    config = Config()
+    config.set_main_option("script_location", str(shipped_folder("migrations")).replace("%", "%%"))
+    config.attributes["connection"] = connection
+    return config
+
+
+def newest_revision() -> str:
+    """The revision that this program works with."""
+    from alembic.script import ScriptDirectory  # noqa: PLC0415
+
+    head = ScriptDirectory.from_config(_alembic()).get_current_head()
+    if head is None:
+        raise SchemaMismatch("this installation holds no migrations; install pigeonholed again")
+    return head
+
+
+def current_revision(engine: Engine) -> str | None:
+    """The revision of the database, None for an empty one.
+
+    Raises:
+        DatabaseUnavailable: it cannot be reached or is no database.
+    """
+    try:
+        with engine.connect() as connection:
+            if not sa.inspect(connection).has_table("alembic_version"):
+                return None
+            revision: str | None = connection.scalar(sa.text("SELECT version_num FROM alembic_version"))
+            return revision
+    except sa.exc.DBAPIError as error:
+        raise unavailable(engine, error) from error
+
+
+def wait_for(engine: Engine, stop: threading.Event, *, patience_s: float | None) -> None:
+    """Return when the database answers.
+
+    Raises:
+        DatabaseUnavailable: it did not within `patience_s` (None: for ever), or `stop` was set.
+    """
+    started_s = time.monotonic()
+    wait_s = 0.25
+    while True:
+        try:
+            with engine.connect() as connection:
+                connection.execute(sa.text("SELECT 1"))
+        except sa.exc.DBAPIError as error:
+            fault = unavailable(engine, error)
+            passes = isinstance(error, sa.exc.OperationalError)
+            impatient = patience_s is not None and time.monotonic() - started_s >= patience_s
+            if impatient or not passes or stop.wait(wait_s):
+                raise fault from error
+            log.warning("database_awaited", error=str(fault))
+            wait_s = min(wait_s * 2, 5.0)
+        else:
+            return
+
+
+def unavailable(engine: Engine, error: sa.exc.DBAPIError) -> DatabaseUnavailable:
+    """Say in one sentence that the database cannot be used."""
+    shown = engine.url.render_as_string(hide_password=True)
+    cause = str(error.orig).strip().replace("\n", " ")
+    return DatabaseUnavailable(f"cannot use the database {shown}: {cause}")
+
+
+def upgrade(engine: Engine) -> str:
+    """Bring the schema to the newest revision in one transaction; returns that revision.
+
+    Raises:
+        DatabaseUnavailable: it cannot be reached or is no database.
+        SchemaMismatch: it was made by a newer pigeonholed.
+    """
+    from alembic import command  # noqa: PLC0415
+
+    check_not_newer(engine)
+    try:
+        with engine.begin() as connection:
+            command.upgrade(_alembic(connection), "head")
+            if connection.scalar(sa.select(sa.func.count()).select_from(tables.identity)) == 0:
+                connection.execute(tables.identity.insert().values(id=secrets.token_hex(16)))
+    except sa.exc.DBAPIError as error:
+        raise unavailable(engine, error) from error
+    return newest_revision()
+
+
+def identity_of(engine: Engine) -> str | None:
+    """Who this database is; None for one without a schema."""
+    if current_revision(engine) is None:
+        return None
+    with engine.connect() as connection:
+        identity: str | None = connection.scalar(sa.select(tables.identity.c.id))
+        return identity
+
+
+def check_not_newer(engine: Engine) -> None:
+    """Refuse a schema whose revision this program does not know.
+
+    Raises:
+        SchemaMismatch: a newer pigeonholed made it.
+    """
+    from alembic.script import ScriptDirectory  # noqa: PLC0415
+
+    current = current_revision(engine)
+    known = {script.revision for script in ScriptDirectory.from_config(_alembic()).walk_revisions()}
+    if current is not None and current not in known:
+        shown = engine.url.render_as_string(hide_password=True)
+        raise SchemaMismatch(
+            f"the database {shown} has schema {current}, which a newer pigeonholed made; "
+            f"this one knows {newest_revision()}: install the newer version again, or use another database"
+        )
+
+
+def prepare(engine: Engine, *, may_upgrade: bool = True) -> None:
+    """Make sure that the schema is the newest one.
+
+    Raises:
+        DatabaseUnavailable: it cannot be reached or is no database.
+        SchemaMismatch: it is newer, or older and `may_upgrade` is false.
+    """
+    check_not_newer(engine)
+    current = current_revision(engine)
+    newest = newest_revision()
+    if current == newest:
+        return
+    if not may_upgrade:
+        shown = engine.url.render_as_string(hide_password=True)
+        raise SchemaMismatch(
+            f"the database {shown} has schema {current or 'none'} and this pigeonholed needs {newest}: "
+            "run 'pigeonholed db upgrade', or leave out --no-upgrade"
+        )
+    upgrade(engine)

@@ -1,0 +1,131 @@
+"""What the delivery protocol asks of a file system: renames that never overwrite, and durability.
+
+Everything here is one system call or a short sequence whose every prefix is safe to be killed after.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import os
+import time
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+WAITED_FOR = frozenset(
+    {
+        errno.ENOSPC,
+        errno.EDQUOT,
+        errno.EROFS,
+        errno.EMFILE,
+        errno.ENFILE,
+        errno.ENOMEM,
+        errno.ESTALE,
+        errno.ENOTCONN,
+        errno.EHOSTDOWN,
+        errno.ETIMEDOUT,
+        errno.EBUSY,
+        errno.EINTR,
+    }
+)
+"""Faults of the machine that pass: the stage waits and tries again, and no file is blamed."""
+
+_AT_FDCWD = -100
+_RENAME_NOREPLACE = 1
+_NOT_HERE = frozenset({errno.EINVAL, errno.ENOSYS, errno.ENOTSUP})
+
+
+class Disk:
+    """The file system that holds one output folder.
+
+    Args:
+        root: an existing folder on that file system.
+        clock: monotonic seconds.
+
+    Owned by the finishing thread, but for `rename_new`, which keeps no state.
+    """
+
+    _SLOW_SYNCFS_S = 0.05
+    _FEW_FILES = 8
+
+    def __init__(self, root: str, clock: Callable[[], float] = time.perf_counter) -> None:
+        self._libc = ctypes.CDLL(None, use_errno=True)
+        self._renameat2 = getattr(self._libc, "renameat2", None)
+        self._syncfs = getattr(self._libc, "syncfs", None)
+        self._clock = clock
+        self._root_fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._rounds_without_syncfs = 0
+
+    def close(self) -> None:
+        """Release the descriptor of the root."""
+        os.close(self._root_fd)
+
+    def rename_new(self, source: str, target: str) -> None:
+        """Rename without ever overwriting.
+
+        Raises:
+            FileExistsError: something of that name is there; nothing has changed.
+            OSError: as `rename(2)`.
+        """
+        if self._renameat2 is not None:
+            done = self._renameat2(_AT_FDCWD, os.fsencode(source), _AT_FDCWD, os.fsencode(target), _RENAME_NOREPLACE)
+            if done == 0:
+                return
+            code = ctypes.get_errno()
+            if code not in _NOT_HERE:
+                raise OSError(code, os.strerror(code), source, None, target)
+        _link_and_unlink(source, target)
+
+    def sync(self, files: Iterable[str], folders: Iterable[str]) -> None:
+        """Return when the contents of `files` and the entries of `folders` are durable.
+
+        One `syncfs` serves a whole batch. Where others write to the same file system it can take long, so after a
+        slow one single `fsync`s are used for a while. A name that is gone is passed over: whoever removed it
+        answers for it.
+
+        Raises:
+            OSError: the kernel could not write (EIO, ENOSPC). Such an error is reported once and the pages are then
+                clean, so it must never be retried as if nothing had happened.
+        """
+        files = list(files)
+        if self._syncfs is None or len(files) <= self._FEW_FILES or self._rounds_without_syncfs > 0:
+            self._rounds_without_syncfs = max(0, self._rounds_without_syncfs - 1)
+            for path in files:
+                _fsync(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+            for folder in folders:
+                _fsync(folder, os.O_RDONLY | os.O_DIRECTORY)
+            return
+        started = self._clock()
+        if self._syncfs(self._root_fd) != 0:
+            code = ctypes.get_errno()
+            raise OSError(code, os.strerror(code))
+        if self._clock() - started > self._SLOW_SYNCFS_S:
+            self._rounds_without_syncfs = 50
+
+
+def _fsync(path: str, flags: int) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        fd = os.open(path, flags | os.O_CLOEXEC)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+
+def _link_and_unlink(source: str, target: str) -> None:
+    """The same guarantee where `renameat2` lacks the flag; killed in between, both names are one inode."""
+    try:
+        os.link(source, target, follow_symlinks=False)
+    except FileExistsError:
+        if not os.path.samestat(os.lstat(source), os.lstat(target)):
+            raise
+    os.unlink(source)
+
+
+def fs_time_ns(fd: int) -> int:
+    """Touch an open file and return the time that its file system gave it, in ns: the clock of all its ctimes."""
+    os.utime(fd)
+    return os.fstat(fd).st_ctime_ns

@@ -1,0 +1,320 @@
+"""The end of the line: record what is to become of each file, move it, make it durable, confirm it.
+
+One turn serves a batch. Its sync makes two things durable at once: the claims of this batch and the moves of the one
+before; its commit records two things at once: the plans of this batch and that the one before is filed. Each commit
+states only facts that are durable already, and each move only follows a plan that is committed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from functools import partial
+from typing import TYPE_CHECKING
+
+import structlog
+
+from pigeonholed.images import Classified, Placement, Rejected, Status, Withdrawn
+from pigeonholed.ledger import Plan
+from pigeonholed.paths import to_text
+from pigeonholed.placing import alternatives, placement_of, sidecar_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from pigeonholed.images import Arrival, Handled, Outcome
+    from pigeonholed.ledger import Ledger
+    from pigeonholed.output import Output
+    from pigeonholed.patience import Patience
+    from pigeonholed.placing import Placer
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """How the files of one inbox leave it.
+
+    Attributes:
+        inbox: the folder they came from.
+        output: the folder they go to.
+        placer: renders their destinations.
+    """
+
+    inbox: str
+    output: Output
+    placer: Placer
+
+
+class Finisher:
+    """Files outcomes, a batch at a turn. Owned by the finishing thread.
+
+    Args:
+        deliveries: by inbox.
+        ledger: records plans and confirmations.
+        patience: waits for full disks and lost mounts.
+        on_filed: told of the plans that have become results, once each.
+        on_withdrawn: told of arrivals that leave no result, once each.
+    """
+
+    def __init__(
+        self,
+        deliveries: Mapping[str, Delivery],
+        ledger: Ledger,
+        patience: Patience,
+        on_filed: Callable[[Sequence[Plan]], None],
+        on_withdrawn: Callable[[Sequence[Withdrawn]], None],
+    ) -> None:
+        self._deliveries = deliveries
+        self._ledger = ledger
+        self._patience = patience
+        self._on_filed = on_filed
+        self._on_withdrawn = on_withdrawn
+        self._moved: list[Plan] = []
+        self._folders: dict[Output, set[str]] = {}
+        self._sidecars: dict[Output, set[str]] = {}
+
+    def turn(self, handled: Sequence[Handled]) -> None:
+        """Plan and move a batch, and confirm the one before."""
+        plans, withdrawn = self._planned(handled)
+        if plans:
+            self._sync(plans)
+            self._ledger.plan(plans, [plan.arrival for plan in self._moved])
+            self._confirmed()
+            self._move(plans)
+        if withdrawn:
+            self._withdraw(withdrawn)
+
+    def resume(self, plans: Sequence[Plan]) -> None:
+        """Move files whose plan an earlier process committed."""
+        self._move(plans)
+
+    def settle(self) -> None:
+        """Confirm what has been moved; called when nothing else is there to do."""
+        if self._moved:
+            self._sync([])
+            self._ledger.confirm([plan.arrival for plan in self._moved])
+            self._confirmed()
+
+    def confirm_found(self, plans: Sequence[Plan]) -> None:
+        """Confirm files that an earlier process moved: they were found at their destinations."""
+        for plan in plans:
+            self._touch(plan)
+        self._moved.extend(plans)
+
+    def _planned(self, handled: Sequence[Handled]) -> tuple[list[Plan], list[Withdrawn]]:
+        plans: list[Plan] = []
+        withdrawn: list[Withdrawn] = []
+        promised: set[tuple[str, str]] = set()
+        for item in handled:
+            if isinstance(item, Withdrawn):
+                withdrawn.append(item)
+            elif (fault := self._changed(item)) is not None:
+                withdrawn.append(fault)
+            else:
+                plan = self._plan(item, promised)
+                promised.add((self._deliveries[item.arrival.file.inbox].output.root, plan.destination))
+                plans.append(plan)
+        return plans, withdrawn
+
+    def _changed(self, outcome: Outcome) -> Withdrawn | None:
+        """A last look before the plan: what was hashed and decoded must still be what is there."""
+        arrival = outcome.arrival
+        path = self._deliveries[arrival.file.inbox].output.work_path(arrival)
+        try:
+            status = os.lstat(path)
+        except FileNotFoundError:
+            return Withdrawn(arrival, Status.LOST, "it disappeared from the work folder")
+        if (status.st_size, status.st_mtime_ns) != (outcome.fingerprint.size, outcome.fingerprint.mtime_ns):
+            return Withdrawn(arrival, Status.VANISHED, "it was still being written to")
+        return None
+
+    def _plan(self, outcome: Outcome, promised: set[tuple[str, str]]) -> Plan:
+        delivery = self._deliveries[outcome.arrival.file.inbox]
+        placement = placement_of(outcome)
+        wanted = delivery.placer.destination(outcome)
+        destination = next(self._free_names(delivery.output, wanted, outcome.arrival, placement, promised))
+        match outcome:
+            case Classified(prediction=prediction):
+                plan = Plan(outcome.arrival, outcome.fingerprint, placement, destination, prediction)
+            case Rejected(reason=reason, detail=detail):
+                plan = Plan(outcome.arrival, outcome.fingerprint, placement, destination, reason=reason, detail=detail)
+        return replace(plan, width=outcome.width, height=outcome.height)
+
+    def _free_names(
+        self,
+        output: Output,
+        wanted: str,
+        arrival: Arrival,
+        placement: Placement,
+        promised: set[tuple[str, str]],
+    ) -> Iterator[str]:
+        """Names that are free as far as we can see; the move itself decides."""
+
+        def taken(path: str) -> bool:
+            if (output.root, path) in promised or os.path.lexists(os.path.join(output.root, path)):
+                return True
+            return placement is Placement.REJECTED and os.path.lexists(os.path.join(output.root, sidecar_of(path)))
+
+        return alternatives(wanted, arrival.key, taken)
+
+    def _sync(self, plans: Sequence[Plan]) -> None:
+        """Make durable: the contents and claims of `plans`, and the moves before them."""
+        files: dict[Output, list[str]] = {output: list(paths) for output, paths in self._sidecars.items()}
+        folders: dict[Output, set[str]] = {output: set(paths) for output, paths in self._folders.items()}
+        for plan in plans:
+            delivery = self._deliveries[plan.arrival.file.inbox]
+            output = delivery.output
+            files.setdefault(output, []).append(output.work_path(plan.arrival))
+            folders.setdefault(output, set()).update(
+                (
+                    output.private,
+                    output.batch_folder(plan.arrival.token),
+                    os.path.dirname(os.path.join(delivery.inbox, plan.arrival.file.path)),
+                )
+            )
+        for output in files.keys() | folders.keys():
+            output.disk.sync(files.get(output, []), folders.get(output, set()))
+
+    def _move(self, plans: Sequence[Plan]) -> None:
+        """Move planned files; where an outsider took the name in between, plan another name and go on."""
+        waiting = list(plans)
+        while waiting:
+            refused: list[Plan] = []
+            for plan in waiting:
+                if self._patience.retry("file", f"move a file to {to_text(plan.destination)}", partial(self._moves, plan)):
+                    self._touch(plan)
+                    self._moved.append(plan)
+                else:
+                    refused.append(self._renamed(plan))
+            if refused:
+                self._ledger.plan(refused)
+            waiting = refused
+
+    def _renamed(self, plan: Plan) -> Plan:
+        delivery = self._deliveries[plan.arrival.file.inbox]
+        wanted = plan.destination
+        names = self._free_names(
+            delivery.output, wanted, plan.arrival, plan.placement, {(delivery.output.root, wanted)}
+        )
+        return replace(plan, destination=next(names))
+
+    def _moves(self, plan: Plan) -> bool:
+        """Move one file; False when its name is taken. Safe to repeat."""
+        output = self._deliveries[plan.arrival.file.inbox].output
+        target = os.path.join(output.root, plan.destination)
+        if plan.placement is Placement.REJECTED and not self._explain(output, plan, target):
+            return False
+        source = output.work_path(plan.arrival)
+        try:
+            output.disk.rename_new(source, target)
+        except FileExistsError:
+            if plan.placement is Placement.REJECTED:
+                os.unlink(sidecar_of(target))
+            return False
+        except FileNotFoundError:
+            self._make_folders(output, os.path.dirname(target))
+            return self._moves_again(output, source, target)
+        return True
+
+    def _moves_again(self, output: Output, source: str, target: str) -> bool:
+        try:
+            output.disk.rename_new(source, target)
+        except FileExistsError:
+            return False
+        return True
+
+    def _explain(self, output: Output, plan: Plan, target: str) -> bool:
+        """Put the reason beside where a rejected file will be; False when somebody else's file has that name."""
+        sidecar = sidecar_of(target)
+        draft = output.work_path(plan.arrival) + ".json"
+        with open(draft, "w", encoding="utf-8") as file:
+            json.dump(_explanation(plan), file, indent=2, ensure_ascii=False)
+            file.write("\n")
+        self._make_folders(output, os.path.dirname(target))
+        try:
+            output.disk.rename_new(draft, sidecar)
+        except FileExistsError:
+            os.unlink(draft)
+            if not _explains(sidecar, plan.arrival):
+                return False
+        self._sidecars.setdefault(output, set()).add(sidecar)
+        return True
+
+    def _make_folders(self, output: Output, folder: str) -> None:
+        """Make a class folder and what is above it, remembering whose entries must be made durable."""
+        made = folder
+        while made != output.root and not os.path.isdir(made):
+            made = os.path.dirname(made)
+            self._folders.setdefault(output, set()).add(made)
+        os.makedirs(folder, exist_ok=True)
+
+    def _touch(self, plan: Plan) -> None:
+        output = self._deliveries[plan.arrival.file.inbox].output
+        target = os.path.join(output.root, plan.destination)
+        self._folders.setdefault(output, set()).update(
+            (os.path.dirname(target), output.batch_folder(plan.arrival.token))
+        )
+
+    def _confirmed(self) -> None:
+        """Forget the batch that the ledger has just confirmed, and tell of it."""
+        filed, self._moved = self._moved, []
+        self._folders.clear()
+        self._sidecars.clear()
+        self._remove_folders(plan.arrival for plan in filed)
+        if filed:
+            self._on_filed(filed)
+
+    def _withdraw(self, withdrawn: Sequence[Withdrawn]) -> None:
+        """Give files back that still change; raise the alarm for files that are gone."""
+        for item in withdrawn:
+            if item.status is Status.VANISHED:
+                self._give_back(item.arrival)
+        for status in (Status.VANISHED, Status.LOST):
+            chosen = [item for item in withdrawn if item.status is status]
+            for detail in {item.detail for item in chosen}:
+                self._ledger.close([item.arrival for item in chosen if item.detail == detail], status, detail)
+        self._remove_folders(item.arrival for item in withdrawn)
+        self._on_withdrawn(withdrawn)
+
+    def _give_back(self, arrival: Arrival) -> None:
+        delivery = self._deliveries[arrival.file.inbox]
+        source = delivery.output.work_path(arrival)
+        for name in alternatives(arrival.file.path, arrival.key, lambda _path: False):
+            target = os.path.join(delivery.inbox, name)
+            os.makedirs(os.path.dirname(target), exist_ok=True)
+            try:
+                delivery.output.disk.rename_new(source, target)
+            except FileExistsError:
+                continue
+            return
+
+    def _remove_folders(self, arrivals: Iterator[Arrival]) -> None:
+        done = {(self._deliveries[arrival.file.inbox].output, arrival.token) for arrival in arrivals}
+        for output, token in done:
+            output.remove_batch_folder(token)
+
+
+def _explanation(plan: Plan) -> dict[str, object]:
+    return {
+        "path": to_text(plan.arrival.file.path),
+        "inbox": plan.arrival.file.inbox,
+        "reason": plan.reason,
+        "detail": plan.detail,
+        "sha256": plan.fingerprint.sha256,
+        "size_bytes": plan.fingerprint.size,
+        "rejected_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "arrival": plan.arrival.key,
+    }
+
+
+def _explains(sidecar: str, arrival: Arrival) -> bool:
+    """Whether a sidecar is ours: an earlier attempt at this very arrival wrote it."""
+    try:
+        with open(sidecar, encoding="utf-8") as file:
+            content = json.load(file)
+    except (OSError, ValueError):
+        return False
+    return isinstance(content, dict) and content.get("arrival") == arrival.key

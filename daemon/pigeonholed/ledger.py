@@ -1,0 +1,274 @@
+"""The record of what arrived, what is to become of it, and what has become of it.
+
+Each method is one step of the delivery protocol and returns when the step is durable. All steps are idempotent, so
+that one whose acknowledgement was lost can be repeated.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+
+from pigeonholed import tables
+from pigeonholed.images import Arrival, Fingerprint, ImageFile, Placement, Prediction, Reason, Status
+from pigeonholed.paths import from_text, to_text
+from pigeonholed.writer import Change, Writer
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sqlalchemy.engine import Engine
+    from sqlalchemy.sql import Executable
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is to become of an arrival: committed before its file moves.
+
+    Attributes:
+        arrival: whose plan it is.
+        fingerprint: what was read.
+        placement: which part of the output.
+        destination: path relative to the output, as `os.fsdecode` gives it.
+        prediction: None for what gets no label.
+        reason: set for what is rejected.
+        detail: one sentence beside the reason.
+        width: pixels, where known.
+        height: pixels, where known.
+    """
+
+    arrival: Arrival
+    fingerprint: Fingerprint
+    placement: Placement
+    destination: str
+    prediction: Prediction | None = None
+    reason: Reason | None = None
+    detail: str | None = None
+    width: int | None = None
+    height: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class InFlight:
+    """A row that an earlier process left unfinished; `plan` is set once one was committed."""
+
+    arrival: Arrival
+    attempts: int
+    plan: Plan | None
+
+
+class Ledger:
+    """The rows of `images`, `predictions` and `models`.
+
+    Args:
+        engine: a database whose schema is the newest.
+        writer: started, on the same engine.
+
+    Any thread may call any method; the writer's thread makes the changes.
+    """
+
+    def __init__(self, engine: Engine, writer: Writer) -> None:
+        self._engine = engine
+        self._writer = writer
+        self._statements = _Statements(engine.dialect.name)
+        with engine.connect() as connection:
+            self.identity = str(connection.scalar(sa.select(tables.identity.c.id)))
+            self._last_id = int(connection.scalar(sa.select(sa.func.max(tables.images.c.id))) or 0)
+
+    @property
+    def reachable(self) -> bool:
+        """Whether the database answered the last time it was written to."""
+        return self._writer.reachable
+
+    def take_ids(self, count: int) -> range:
+        """The next `count` ids. Called by the claiming thread only: one process writes, so no id is taken twice."""
+        first = self._last_id + 1
+        self._last_id += count
+        return range(first, first + count)
+
+    def claim(self, arrivals: Sequence[Arrival]) -> None:
+        """Record arrivals before their files are touched."""
+        now = datetime.now(UTC)
+        rows = [
+            {
+                "id": arrival.id,
+                "inbox": arrival.file.inbox,
+                "source_path": to_text(arrival.file.path),
+                "size_bytes": arrival.file.size,
+                "mtime_ns": arrival.file.mtime_ns,
+                "status": Status.CLAIMED.value,
+                "arrived_at": now,
+                "arrival": arrival.key,
+                "token": arrival.token,
+            }
+            for arrival in arrivals
+        ]
+        self._writer.write([Change(self._statements.claim, rows)])
+
+    def plan(self, plans: Sequence[Plan], filed: Sequence[Arrival] = ()) -> None:
+        """Record where files will go, and that the ones of an earlier plan are there."""
+        now = datetime.now(UTC)
+        self._writer.write(
+            [
+                *self._filed(filed, now),
+                Change(self._statements.plan, [_plan_row(plan, now) for plan in plans]),
+                Change(self._statements.predict, [row for plan in plans for row in _prediction_rows(plan)]),
+            ]
+        )
+
+    def confirm(self, filed: Sequence[Arrival]) -> None:
+        """Record that files are at their planned destinations, durably."""
+        self._writer.write(self._filed(filed, datetime.now(UTC)))
+
+    def begin_again(self, arrivals: Sequence[Arrival]) -> None:
+        """Count another attempt for arrivals that an earlier process left unfinished."""
+        self._writer.write([Change(self._statements.attempt, [{"b_id": arrival.id} for arrival in arrivals])])
+
+    def close(self, arrivals: Sequence[Arrival], status: Status, detail: str) -> None:
+        """End arrivals that leave no result: `vanished`, or `lost`."""
+        rows = [{"b_id": arrival.id, "b_status": status.value, "b_detail": detail} for arrival in arrivals]
+        self._writer.write([Change(self._statements.close, rows)])
+
+    def record_model(self, name: str, version: int, digest: str, labels: Sequence[str]) -> None:
+        """Record that a model version was loaded."""
+        row = {
+            "name": name,
+            "version": version,
+            "digest": digest,
+            "labels": list(labels),
+            "loaded_at": datetime.now(UTC),
+        }
+        self._writer.write([Change(tables.models.insert(), [row])])
+
+    def in_flight(self, seen_s: float) -> list[InFlight]:
+        """What earlier processes left unfinished, oldest first."""
+        columns = tables.images.c
+        query = (
+            sa.select(tables.images)
+            .where(columns.status.in_([Status.CLAIMED.value, Status.INGESTED.value, Status.PLANNED.value]))
+            .order_by(columns.id)
+        )
+        with self._engine.connect() as connection:
+            return [_in_flight(row, seen_s) for row in connection.execute(query)]
+
+    def known_inboxes(self) -> set[str]:
+        """The names of the inboxes that a daemon on this database has ever seen."""
+        with self._engine.connect() as connection:
+            return set(connection.scalars(sa.select(tables.inboxes.c.name)))
+
+    def remember_inbox(self, name: str, path: str) -> None:
+        """Record that an inbox exists."""
+        self._writer.write([Change(self._statements.inbox, [{"name": name, "path": to_text(path)}])])
+
+    def _filed(self, arrivals: Sequence[Arrival], now: datetime) -> list[Change]:
+        rows = [{"b_id": arrival.id, "b_token": arrival.token, "b_filed_at": now} for arrival in arrivals]
+        return [Change(self._statements.filed, rows)]
+
+
+class _Statements:
+    """The statements of the protocol, compiled once by SQLAlchemy's cache."""
+
+    def __init__(self, dialect: str) -> None:
+        insert: Any = postgresql.insert if dialect == "postgresql" else sqlite.insert
+        images = tables.images
+        mine = sa.and_(images.c.id == sa.bindparam("b_id"), images.c.token == sa.bindparam("b_token"))
+        self.claim: Executable = insert(images).on_conflict_do_nothing()
+        self.predict: Executable = insert(tables.predictions).on_conflict_do_nothing()
+        self.inbox: Executable = insert(tables.inboxes).on_conflict_do_nothing()
+        self.plan: Executable = (
+            sa.update(images)
+            .where(mine, images.c.status.in_([Status.CLAIMED.value, Status.PLANNED.value]))
+            .values({name: sa.bindparam(f"b_{name}") for name in _PLANNED})
+        )
+        self.filed: Executable = (
+            sa.update(images)
+            .where(mine, images.c.status == Status.PLANNED.value)
+            .values(status=Status.FILED.value, filed_at=sa.bindparam("b_filed_at"))
+        )
+        self.attempt: Executable = (
+            sa.update(images).where(images.c.id == sa.bindparam("b_id")).values(attempts=images.c.attempts + 1)
+        )
+        self.close: Executable = (
+            sa.update(images)
+            .where(images.c.id == sa.bindparam("b_id"))
+            .values(status=sa.bindparam("b_status"), detail=sa.bindparam("b_detail"))
+        )
+
+
+_PLANNED = (
+    "status",
+    "sha256",
+    "size_bytes",
+    "mtime_ns",
+    "width",
+    "height",
+    "outcome",
+    "reason",
+    "detail",
+    "model",
+    "model_version",
+    "label",
+    "confidence",
+    "destination",
+    "classified_at",
+)
+
+
+def _plan_row(plan: Plan, now: datetime) -> dict[str, Any]:
+    prediction = plan.prediction
+    return {
+        "b_id": plan.arrival.id,
+        "b_token": plan.arrival.token,
+        "b_status": Status.PLANNED.value,
+        "b_sha256": plan.fingerprint.sha256,
+        "b_size_bytes": plan.fingerprint.size,
+        "b_mtime_ns": plan.fingerprint.mtime_ns,
+        "b_width": plan.width,
+        "b_height": plan.height,
+        "b_outcome": plan.placement.value,
+        "b_reason": None if plan.reason is None else plan.reason.value,
+        "b_detail": plan.detail,
+        "b_model": None if prediction is None else prediction.model,
+        "b_model_version": None if prediction is None else prediction.version,
+        "b_label": None if prediction is None else prediction.label,
+        "b_confidence": None if prediction is None else prediction.confidence,
+        "b_destination": to_text(plan.destination),
+        "b_classified_at": None if prediction is None else now,
+    }
+
+
+def _prediction_rows(plan: Plan) -> list[dict[str, Any]]:
+    if plan.prediction is None:
+        return []
+    return [
+        {"image_id": plan.arrival.id, "rank": rank, "label": label, "confidence": confidence}
+        for rank, (label, confidence) in enumerate(plan.prediction.ranked, 1)
+    ]
+
+
+def _in_flight(row: Any, seen_s: float) -> InFlight:
+    file = ImageFile(row.inbox, from_text(row.source_path), row.size_bytes, row.mtime_ns)
+    arrival = Arrival(row.id, file, row.arrival, row.token, seen_s)
+    return InFlight(arrival, row.attempts, _plan_of(row, arrival) if row.status == Status.PLANNED else None)
+
+
+def _plan_of(row: Any, arrival: Arrival) -> Plan:
+    """The plan as it was committed; of the prediction the best label, which is all that a move needs."""
+    prediction = None
+    if row.label is not None:
+        prediction = Prediction(row.model, row.model_version, ((row.label, row.confidence),))
+    return Plan(
+        arrival,
+        Fingerprint(row.sha256, row.size_bytes, row.mtime_ns),
+        Placement(row.outcome),
+        from_text(row.destination),
+        prediction,
+        None if row.reason is None else Reason(row.reason),
+        row.detail,
+        row.width,
+        row.height,
+    )

@@ -1,0 +1,58 @@
+"""Locks that say who holds what: one daemon a state folder, one database an output folder."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+from dataclasses import dataclass
+from typing import Self
+
+
+class Held(Exception):
+    """Another process holds the lock.
+
+    Attributes:
+        path: the lock file.
+        holder: what the holder wrote about itself (its pid), or an empty string.
+    """
+
+    def __init__(self, path: str, holder: str) -> None:
+        super().__init__(f"{path} is held by process {holder or '(unknown)'}")
+        self.path = path
+        self.holder = holder
+
+
+@dataclass(frozen=True, slots=True)
+class Lock:
+    """An exclusive `flock` that the kernel drops when the process dies, however it dies."""
+
+    path: str
+    fd: int
+
+    @classmethod
+    def take(cls, path: str, *, mode: int = 0o600) -> Self:
+        """Take the lock at once or not at all.
+
+        Raises:
+            Held: another process has it.
+            OSError: the file cannot be made or locked.
+        """
+        # O_CLOEXEC: a child must not keep the lock of a dead daemon alive.
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, mode)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            holder = os.pread(fd, 64, 0).decode("ascii", "replace").strip()
+            os.close(fd)
+            if error.errno in {errno.EAGAIN, errno.EACCES}:
+                raise Held(path, holder) from None
+            raise
+        os.ftruncate(fd, 0)
+        os.pwrite(fd, f"{os.getpid()}\n".encode("ascii"), 0)
+        return cls(path, fd)
+
+    def release(self) -> None:
+        """Give the lock back; the file stays, so that no second inode of that name can be locked."""
+        os.ftruncate(self.fd, 0)
+        os.close(self.fd)

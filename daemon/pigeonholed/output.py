@@ -1,0 +1,159 @@
+"""One output folder: who owns it, and the work folder where files in flight wait."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import secrets
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pigeonholed.disk import Disk, fs_time_ns
+from pigeonholed.durable import write_file
+from pigeonholed.errors import Misconfigured, Unavailable
+from pigeonholed.locking import Held, Lock
+
+if TYPE_CHECKING:
+    from typing import Self
+
+    from pigeonholed.images import Arrival
+
+PRIVATE = ".pigeonholed"
+
+
+class OutputRefused(Misconfigured):
+    """An output folder cannot be used; the message says which, why, and what to do."""
+
+
+class OutputHeld(Unavailable):
+    """Another process is filing into the folder; the message names it."""
+
+
+class Output:
+    """An output folder that this process owns until `close`.
+
+    At rest the folder `.pigeonholed` in it holds only `owner` (whose database knows these files) and `lock`; while
+    files are in flight it also holds one folder for each batch, named by the batch's token.
+    """
+
+    def __init__(self, root: str, lock: Lock) -> None:
+        self.root = root
+        self.private = os.path.join(root, PRIVATE)
+        self.disk = Disk(self.private)
+        self._lock = lock
+
+    @classmethod
+    def open(cls, root: Path, identity: str | None) -> Self:
+        """Make the folder if it is missing, take its lock and check its owner; with no identity, leave it unowned.
+
+        Raises:
+            OutputRefused: it cannot be written, or the files in it belong to another database.
+            OutputHeld: another process is filing into it.
+        """
+        private = os.path.join(root, PRIVATE)
+        try:
+            os.makedirs(private, mode=0o700, exist_ok=True)
+            lock = Lock.take(os.path.join(private, "lock"))
+        except Held as held:
+            raise OutputHeld(
+                f"the output {root} is in use by process {held.holder or 'unknown'}; stop it first"
+            ) from None
+        except OSError as error:
+            raise OutputRefused(
+                f"cannot write to the output {root}: {error.strerror}; make it a folder that this user may write to"
+            ) from None
+        owner = _owner(private)
+        if identity is None:
+            pass
+        elif owner is None:
+            write_file(Path(private) / "owner", f"{identity}\n".encode())
+        elif owner != identity:
+            lock.release()
+            raise OutputRefused(
+                f"the output {root} belongs to another database ({owner[:12]}, ours is {identity[:12]}): "
+                f"choose another output folder, or the database that made this one"
+            )
+        return cls(str(root), lock)
+
+    def close(self) -> None:
+        """Let others have it."""
+        self.disk.close()
+        self._lock.release()
+
+    def now_ns(self) -> int:
+        """What time it is for the file system, in ns."""
+        return fs_time_ns(self._lock.fd)
+
+    def make_batch_folder(self) -> str:
+        """A new empty folder for a batch; returns its token."""
+        token = secrets.token_hex(8)
+        os.mkdir(os.path.join(self.private, token), mode=0o700)
+        return token
+
+    def batch_folder(self, token: str) -> str:
+        """Where the files of a batch wait."""
+        return os.path.join(self.private, token)
+
+    def work_path(self, arrival: Arrival) -> str:
+        """Where a claimed file waits."""
+        return os.path.join(self.private, arrival.token, arrival.key)
+
+    def remove_batch_folder(self, token: str) -> None:
+        """Remove the folder if its last file has left; harmless otherwise."""
+        try:
+            os.rmdir(os.path.join(self.private, token))
+        except OSError as error:
+            if error.errno not in {errno.ENOTEMPTY, errno.ENOENT, errno.EEXIST}:
+                raise
+
+    def batch_folders(self) -> list[str]:
+        """The tokens of all batch folders."""
+        with os.scandir(self.private) as entries:
+            return [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
+
+    def check_source(self, inbox: str) -> None:
+        """Try the very renames that delivery will do, with a file of our own.
+
+        Raises:
+            OutputRefused: files cannot be moved from the inbox to here.
+        """
+        name = f".pigeonholed-{secrets.token_hex(8)}.probe"
+        probe, moved = os.path.join(inbox, name), os.path.join(self.private, name)
+        try:
+            os.close(os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        except OSError as error:
+            raise OutputRefused(
+                f"cannot take files out of the inbox {inbox}: {error.strerror}; let this user write to that folder"
+            ) from None
+        try:
+            os.rename(probe, moved)
+            self.disk.rename_new(moved, os.path.join(self.root, name))
+        except OSError as error:
+            raise OutputRefused(_why_not(inbox, self.root, error)) from None
+        finally:
+            for leftover in (probe, moved, os.path.join(self.root, name)):
+                with contextlib.suppress(OSError):
+                    os.unlink(leftover)
+
+    def free_bytes(self) -> int:
+        """Free space on the file system."""
+        return shutil.disk_usage(self.root).free
+
+
+def _owner(private: str) -> str | None:
+    try:
+        with open(os.path.join(private, "owner"), encoding="ascii", errors="replace") as file:
+            return file.read(100).strip() or None
+    except FileNotFoundError:
+        return None
+
+
+def _why_not(inbox: str, root: str, error: OSError) -> str:
+    if error.errno == errno.EXDEV:
+        return (
+            f"the inbox {inbox} and the output {root} are on different mounts, between which files cannot be renamed: "
+            "put both on one file system"
+        )
+    return f"cannot move files from the inbox {inbox} to the output {root}: {error.strerror}"

@@ -1,0 +1,382 @@
+"""All wiring: from the settings to a service that runs. Read from top to bottom, `build` is the architecture."""
+
+from __future__ import annotations
+
+import os
+import threading
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+import structlog
+
+from pigeonholed import database, imaging, recovery
+from pigeonholed.channel import Channel
+from pigeonholed.claiming import Claimer, Feed
+from pigeonholed.classifying import DeviceUnavailable, load_classifier
+from pigeonholed.crew import Crew
+from pigeonholed.decoding import Demand
+from pigeonholed.engines.local import Lane, LocalEngine, Route, Sizes
+from pigeonholed.errors import Misconfigured, Unavailable
+from pigeonholed.events import Events, gives_events
+from pigeonholed.finishing import Delivery, Finisher
+from pigeonholed.health import HealthServer
+from pigeonholed.ignoring import NameFilter
+from pigeonholed.ledger import Ledger
+from pigeonholed.locking import Held, Lock
+from pigeonholed.metrics import Metrics, Stage
+from pigeonholed.onerun import OneRun
+from pigeonholed.output import Output
+from pigeonholed.patience import Patience
+from pigeonholed.placing import Placer
+from pigeonholed.reporting import Reporter
+from pigeonholed.serving import Policy, Served
+from pigeonholed.store import ModelStore
+from pigeonholed.watching import Rules, Watch
+from pigeonholed.writer import Writer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from pigeonholed.images import Arrival
+    from pigeonholed.settings import InboxSettings, Settings
+
+log = structlog.get_logger()
+
+_ONCE_PATIENCE_S = 10.0
+
+
+class Claiming(Protocol):
+    """What the claiming thread runs: a `Claimer` for ever, or a `OneRun` until all is claimed."""
+
+    def run(self, stop: threading.Event) -> None:
+        """Return when nothing more is to be claimed, or `stop` is set."""
+
+
+@dataclass(slots=True)
+class Service:
+    """A built pipeline. `run` is the whole life of it; everything else may be asked from any thread."""
+
+    settings: Settings
+    stop: threading.Event
+    crew: Crew
+    claimer: Claimer
+    claiming: Claiming
+    engine: LocalEngine
+    finisher: Finisher
+    ledger: Ledger
+    writer: Writer
+    metrics: Metrics
+    reporter: Reporter
+    watches: Sequence[Watch]
+    events: Events | None
+    resumed: Sequence[Arrival]
+    warm: bool = False
+
+    def run(self) -> None:
+        """Serve until told to stop or, with `--once`, until all is done; then drain.
+
+        Raises:
+            BaseException: whatever made a stage fail. What was in flight is safe and is taken up at the next start.
+        """
+        claiming = self.crew.start("claimer", self._claim)
+        finishing = self.crew.start("finisher", self._finish)
+        self.warm = True
+        while claiming.is_alive():
+            self.observe()
+            claiming.join(0.5)
+        # Shutdown, as a sentence: the claimer has ended; let the engine run out; then the finisher has the last word.
+        self.engine.close()
+        finishing.join()
+        self.observe()
+        self.crew.check()
+
+    def end(self) -> None:
+        """Stop taking files in; what is in flight is still finished."""
+        self.stop.set()
+        self.claimer.wake()
+
+    def tear_down(self) -> None:
+        """A stage has failed: make the others end."""
+        self.end()
+        self.engine.abort()
+
+    def observe(self) -> None:
+        """Write down what only a look can tell; the main thread's turn."""
+        for stage, count in self.engine.waiting().items():
+            self.metrics.queue_images.labels(stage).set(count)
+        self.metrics.queue_images.labels(Stage.SETTLE).set(sum(len(watch.window) for watch in self.watches))
+        for watch in self.watches:
+            name = watch.rules.name
+            self.metrics.inbox_available.labels(name).set(watch.available)
+            for reason, count in dict(watch.ineligible).items():
+                self.metrics.ineligible_files.labels(name, reason).set(count)
+        if self.events is not None and not self.events.alive():
+            log.warning("watcher_died", instead="rescans")
+            self.events = None
+
+    def faults(self) -> list[str]:
+        """Why the service is not ready; empty when it is."""
+        faults = [] if self.warm else ["the models are not warm yet"]
+        if not self.ledger.reachable:
+            faults.append("the database cannot be reached")
+        faults += [f"the inbox {watch.rules.name} is missing" for watch in self.watches if not watch.available]
+        return faults
+
+    def stuck(self) -> list[str]:
+        """Why the process makes no progress; empty when it does."""
+        dead = [] if self.stop.is_set() else self.crew.dead()
+        return [f"the thread {name} has ended" for name in dead]
+
+    def _claim(self) -> None:
+        self.engine.submit(self.resumed)
+        self.claiming.run(self.stop)
+
+    def _finish(self) -> None:
+        most = self.settings.batching.max_batch_size * 4
+        while (group := self.engine.handled(None)) is not None:
+            batch = list(group)
+            while len(batch) < most and (more := self.engine.handled(0)):
+                batch.extend(more)
+            self.finisher.turn(batch)
+            if not self.engine.waiting()[Stage.FILE]:
+                self.finisher.settle()
+        self.finisher.settle()
+
+
+@contextmanager
+def build(settings: Settings, *, once: bool = False, may_upgrade: bool = True) -> Iterator[Service]:
+    """Make a service out of settings, and take everything apart again at the end.
+
+    Raises:
+        UserError: something that the settings name is missing, held by another process, or cannot be used.
+        BundleError: a model cannot be served.
+    """
+    stop = threading.Event()
+    imaging.configure()
+    with ExitStack() as stack:
+        _lock_state(settings, stack)
+        _check_supported(settings)
+        metrics = Metrics()
+        health = _Health()
+        _serve_http(settings, metrics, health, stack)
+        ledger, writer = _open_database(settings, stop, stack, once=once, may_upgrade=may_upgrade)
+        _check_inboxes(settings, ledger, once=once)
+        outputs = _open_outputs(settings, ledger, stack)
+        lanes = _load_models(settings, ledger, metrics)
+
+        patience = Patience(stop, lambda stage, error: metrics.count_error(Stage(stage), error))
+        crew = Crew(lambda: service.tear_down())  # noqa: PLW0108 (the service is made below)
+        routes = {inbox.name: _route(inbox, outputs, lanes) for inbox in settings.inbox}
+        workers = settings.batching.decode_workers or os.cpu_count() or 1
+        sizes = Sizes(settings.batching.max_batch_size, settings.batching.max_wait_s, workers)
+        reporter = Reporter(metrics)
+        deliveries = {
+            inbox.name: Delivery(str(inbox.path), outputs[str(inbox.output)], Placer(inbox.template))
+            for inbox in settings.inbox
+        }
+        finisher = Finisher(deliveries, ledger, patience, reporter.filed_batch, reporter.withdrawn)
+        resumed = recovery.recover(ledger, finisher, deliveries, 0.0)
+
+        engine = LocalEngine(routes, sizes, crew, patience, metrics)
+        feeds = [
+            Feed(_watch(inbox, outputs[str(inbox.output)]), outputs[str(inbox.output)]) for inbox in settings.inbox
+        ]
+        watches = [feed.watch for feed in feeds]
+        claimer = Claimer(feeds, ledger, engine, patience, metrics)
+        events = None if once else _watch_events(settings, watches, claimer, stack)
+        claiming: Claiming = OneRun(claimer, watches) if once else claimer
+        service = Service(
+            settings, stop, crew, claimer, claiming, engine, finisher, ledger, writer, metrics, reporter, watches,
+            events, resumed,
+        )  # fmt: skip
+        health.service = service
+        yield service
+
+
+@dataclass(slots=True)
+class _Health:
+    """What the probes ask while the service is still being built."""
+
+    service: Service | None = None
+
+    def live(self) -> list[str]:
+        return [] if self.service is None else self.service.stuck()
+
+    def ready(self) -> list[str]:
+        return ["starting"] if self.service is None else self.service.faults()
+
+
+def _lock_state(settings: Settings, stack: ExitStack) -> None:
+    folder = settings.state.dir
+    try:
+        os.makedirs(folder, exist_ok=True)
+        lock = Lock.take(str(folder / "pigeonholed.lock"))
+    except Held as held:
+        raise Unavailable(
+            f"cannot start: process {held.holder or 'unknown'} already serves the state folder {folder}; "
+            "stop it first, or give this one a state folder of its own"
+        ) from None
+    except OSError as error:
+        raise Misconfigured(f"cannot use the state folder {folder}: {error.strerror}") from None
+    stack.callback(lock.release)
+
+
+def _check_supported(settings: Settings) -> None:
+    """Refuse what the contract knows and this version does not do yet, rather than do something else."""
+    if settings.engine.kind != "local":
+        raise Misconfigured('engine.kind = "ray" is not built yet in this version; use "local"')
+    for inbox in settings.inbox:
+        for key, value, only in (
+            ("action", inbox.action, "move"),
+            ("hostile", inbox.hostile, False),
+            ("duplicates", inbox.duplicates, "sort"),
+        ):
+            if value != only:
+                raise Misconfigured(
+                    f"the inbox {inbox.name} asks for {key} = {value!r}, which is not built yet in this version; "
+                    f"use {only!r}"
+                )
+
+
+def _serve_http(settings: Settings, metrics: Metrics, health: _Health, stack: ExitStack) -> None:
+    listen = settings.metrics.listen
+    if listen is None:
+        return
+    try:
+        server = HealthServer(listen.host, listen.port, metrics, health.live, health.ready)
+    except OSError as error:
+        raise Unavailable(
+            f"cannot listen on {listen} for metrics: {error.strerror or error}; "
+            'choose another address in [metrics].listen, or "" for none'
+        ) from None
+    server.start()
+    stack.callback(server.close)
+    log.info("metrics_served", address=f"{listen.host}:{server.port}")
+
+
+def _open_database(
+    settings: Settings, stop: threading.Event, stack: ExitStack, *, once: bool, may_upgrade: bool
+) -> tuple[Ledger, Writer]:
+    engine = database.connect(settings.database.url)
+    stack.callback(engine.dispose)
+    waits = not once and settings.database.file is None
+    database.wait_for(engine, stop, patience_s=None if waits else 0.0)
+    database.prepare(engine, may_upgrade=may_upgrade)
+    writer = Writer(engine, patience_s=_ONCE_PATIENCE_S if once else None, stop=stop)
+    writer.start()
+    stack.callback(writer.stop)
+    return Ledger(engine, writer), writer
+
+
+def _check_inboxes(settings: Settings, ledger: Ledger, *, once: bool) -> None:
+    """A missing inbox that was seen before is waited for (its mount may be away); one that never was is a mistake."""
+    known = ledger.known_inboxes()
+    for inbox in settings.inbox:
+        if os.path.isdir(inbox.path):
+            ledger.remember_inbox(inbox.name, str(inbox.path))
+        elif inbox.name in known:
+            if once:
+                raise Unavailable(f"the inbox {inbox.path} is missing; mount it again, or take it out of the settings")
+            log.warning("inbox_missing", inbox=inbox.name, path=str(inbox.path))
+        elif inbox.create:
+            os.makedirs(inbox.path, exist_ok=True)
+            ledger.remember_inbox(inbox.name, str(inbox.path))
+        else:
+            raise Misconfigured(
+                f"the inbox {inbox.path} does not exist; make that folder, "
+                f"or say create = true for the inbox {inbox.name}"
+            )
+
+
+def _open_outputs(settings: Settings, ledger: Ledger, stack: ExitStack) -> dict[str, Output]:
+    outputs: dict[str, Output] = {}
+    for inbox in settings.inbox:
+        if str(inbox.output) not in outputs:
+            output = Output.open(inbox.output, ledger.identity)
+            stack.callback(output.close)
+            outputs[str(inbox.output)] = output
+        if os.path.isdir(inbox.path):
+            outputs[str(inbox.output)].check_source(str(inbox.path))
+    return outputs
+
+
+def _load_models(settings: Settings, ledger: Ledger, metrics: Metrics) -> dict[tuple[str, object], Lane]:
+    store = ModelStore(settings.models.dir)
+    lanes: dict[tuple[str, object], Lane] = {}
+    for inbox in settings.inbox:
+        key = (inbox.model, inbox.version)
+        if key not in lanes:
+            served = _load(store, inbox, settings)
+            bundle = served.bundle
+            ledger.record_model(bundle.name, bundle.version, bundle.digest, bundle.labels)
+            lanes[key] = Lane(served, Channel(settings.batching.max_batch_size * 4))
+        served = lanes[key].served
+        metrics.add_inbox(inbox.name, served.bundle.labels)
+        metrics.add_model(
+            inbox.name,
+            served.bundle.name,
+            served.bundle.version,
+            served.classifier.runtime,
+            served.classifier.device,
+        )
+    return lanes
+
+
+def _load(store: ModelStore, inbox: InboxSettings, settings: Settings) -> Served:
+    bundle = store.open(inbox.model, inbox.version)
+    runtime = settings.runtime
+    try:
+        classifier = load_classifier(
+            bundle,
+            kind=runtime.kind,
+            device=runtime.device,
+            precision=runtime.precision,
+            max_batch_size=settings.batching.max_batch_size,
+        )
+    except DeviceUnavailable as error:
+        raise Unavailable(str(error)) from None
+    log.info(
+        "model_loaded",
+        model=bundle.name,
+        version=bundle.version,
+        runtime=classifier.runtime,
+        device=classifier.device,
+        precision=classifier.precision,
+    )
+    return Served(bundle, classifier)
+
+
+def _route(inbox: InboxSettings, outputs: Mapping[str, Output], lanes: Mapping[tuple[str, object], Lane]) -> Route:
+    lane = lanes[inbox.model, inbox.version]
+    demand = Demand(
+        lane.served.bundle.manifest.pixel_spec,
+        inbox.max_pixels,
+        inbox.max_bytes,
+        allow_truncated=inbox.truncated == "classify",
+        wants_date="{date" in inbox.template,
+    )
+    policy = Policy(None if inbox.min_confidence == "model" else inbox.min_confidence, inbox.top_k)
+    return Route(outputs[str(inbox.output)], demand, lane, policy)
+
+
+def _watch(inbox: InboxSettings, output: Output) -> Watch:
+    rules = Rules(inbox.name, str(inbox.path), inbox.settle_s, inbox.incomplete_s, inbox.rescan_s, inbox.recursive)
+    return Watch(rules, NameFilter(inbox.include, inbox.exclude), output.now_ns)
+
+
+def _watch_events(settings: Settings, watches: Sequence[Watch], claimer: Claimer, stack: ExitStack) -> Events | None:
+    """Watch first, scan later: what arrives in between is seen by both."""
+    wanted = [
+        (inbox, watch)
+        for inbox, watch in zip(settings.inbox, watches, strict=True)
+        if os.path.isdir(inbox.path)
+        and (inbox.watch == "events" or (inbox.watch == "auto" and gives_events(str(inbox.path))))
+    ]
+    if not wanted:
+        return None
+    events = Events(claimer.wake)
+    stack.callback(events.close)
+    for inbox, watch in wanted:
+        events.watch(str(inbox.path), watch.hints, recursive=inbox.recursive)
+    return events

@@ -1,0 +1,90 @@
+"""What the outside is told of results: metrics, and one log event for each batch."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from typing import TYPE_CHECKING
+
+import structlog
+
+from pigeonholed.images import Placement, Status
+from pigeonholed.paths import to_text
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from pigeonholed.images import Withdrawn
+    from pigeonholed.ledger import Plan
+    from pigeonholed.metrics import Metrics
+
+log = structlog.get_logger()
+
+
+class Reporter:
+    """Counts and logs what was filed. Owned by the finishing thread; the counts may be read from any thread."""
+
+    def __init__(
+        self,
+        metrics: Metrics,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._metrics = metrics
+        self._clock = clock
+        self._wall_clock = wall_clock
+        self.filed = 0
+        self.placements: Counter[Placement] = Counter()
+
+    def filed_batch(self, plans: Sequence[Plan]) -> None:
+        """These have become results."""
+        now_s = self._clock()
+        placements: Counter[tuple[str, Placement]] = Counter()
+        labels: Counter[tuple[str, str]] = Counter()
+        for plan in plans:
+            inbox = plan.arrival.file.inbox
+            placements[inbox, plan.placement] += 1
+            self._metrics.end_to_end_seconds.labels(inbox).observe(now_s - plan.arrival.seen_s)
+            if plan.prediction is not None:
+                labels[inbox, plan.prediction.label] += 1
+                self._metrics.confidence_ratio.labels(plan.prediction.model).observe(plan.prediction.confidence)
+            elif plan.reason is not None:
+                self._metrics.images_rejected_total.labels(inbox, plan.reason).inc()
+                log.info(
+                    "file_rejected",
+                    inbox=inbox,
+                    path=to_text(plan.arrival.file.path),
+                    reason=plan.reason.value,
+                    detail=plan.detail,
+                )
+        for (inbox, placement), count in placements.items():
+            self._metrics.images_processed_total.labels(inbox, placement).inc(count)
+            self._metrics.last_success_timestamp_seconds.labels(inbox).set(self._wall_clock())
+            self.placements[placement] += count
+        for (inbox, label), count in labels.items():
+            self._metrics.images_classified_total.labels(inbox, label).inc(count)
+        self.filed += len(plans)
+        self._log(plans)
+
+    def withdrawn(self, items: Sequence[Withdrawn]) -> None:
+        """These leave no result."""
+        for item in items:
+            path = to_text(item.arrival.file.path)
+            if item.status is Status.LOST:
+                self._metrics.lost_files_total.inc()
+                log.critical("file_lost", inbox=item.arrival.file.inbox, path=path, detail=item.detail)
+            else:
+                log.info("file_withdrawn", inbox=item.arrival.file.inbox, path=path, detail=item.detail)
+
+    def _log(self, plans: Sequence[Plan]) -> None:
+        counts = Counter(plan.placement for plan in plans)
+        log.info("batch_filed", files=len(plans), **{placement.value: count for placement, count in counts.items()})
+        for plan in plans:
+            log.debug(
+                "file_filed",
+                inbox=plan.arrival.file.inbox,
+                path=to_text(plan.arrival.file.path),
+                destination=to_text(plan.destination),
+                confidence=None if plan.prediction is None else round(plan.prediction.confidence, 4),
+            )

@@ -1,0 +1,93 @@
+"""A model in service: its classifier, what it promises, and how a batch becomes predictions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pigeonholed.images import Classified, Prediction, Reason, Rejected
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import numpy.typing as npt
+
+    from pigeonholed.bundle import Bundle
+    from pigeonholed.classifying import Classifier
+    from pigeonholed.images import Decoded, Outcome
+
+_NO_ANSWER = "the model gave no finite answer for this picture alone"
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What an inbox does with predictions.
+
+    Attributes:
+        min_confidence: one threshold for all labels; None for the bundle's own.
+        top_k: how many labels are kept.
+    """
+
+    min_confidence: float | None
+    top_k: int
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """One version of a model, loaded and warm. Used by one thread."""
+
+    bundle: Bundle
+    classifier: Classifier
+
+    def classify(self, batch: Sequence[Decoded], policies: Mapping[str, Policy]) -> list[Outcome]:
+        """Predict a batch; one outcome for each picture, in order.
+
+        Args:
+            batch: at most the classifier's largest batch; pixels of the bundle's size.
+            policies: by inbox.
+        """
+        probabilities = self._predict(np.stack([decoded.pixels for decoded in batch]))
+        thresholds = [threshold.value for threshold in self.bundle.manifest.thresholds]
+        most = max(policies[decoded.arrival.file.inbox].top_k for decoded in batch)
+        order = np.argsort(-probabilities, axis=1, kind="stable")[:, :most]
+        best = np.take_along_axis(probabilities, order, axis=1)
+        answered = np.isfinite(probabilities).all(axis=1)
+        outcomes: list[Outcome] = []
+        for decoded, ranks, values, finite in zip(batch, order.tolist(), best.tolist(), answered.tolist(), strict=True):
+            if not finite:
+                outcomes.append(_rejected(decoded))
+                continue
+            policy = policies[decoded.arrival.file.inbox]
+            labels = self.bundle.labels
+            ranked = tuple(
+                (labels[index], min(1.0, max(0.0, value)))
+                for index, value in zip(ranks[: policy.top_k], values, strict=False)
+            )
+            threshold = thresholds[ranks[0]] if policy.min_confidence is None else policy.min_confidence
+            outcomes.append(self._classified(decoded, ranked, threshold))
+        return outcomes
+
+    def _predict(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        """Probabilities; a picture without a finite answer is tried once more alone, so that it harms no other."""
+        probabilities = self.classifier.predict(pixels)
+        if len(pixels) > 1:
+            for row in np.flatnonzero(~np.isfinite(probabilities).all(axis=1)):
+                probabilities[row] = self.classifier.predict(pixels[row : row + 1])[0]
+        return probabilities
+
+    def _classified(self, decoded: Decoded, ranked: tuple[tuple[str, float], ...], threshold: float) -> Classified:
+        return Classified(
+            decoded.arrival,
+            decoded.fingerprint,
+            decoded.width,
+            decoded.height,
+            Prediction(self.bundle.name, self.bundle.version, ranked),
+            threshold,
+            decoded.taken_at,
+        )
+
+
+def _rejected(decoded: Decoded) -> Rejected:
+    return Rejected(decoded.arrival, decoded.fingerprint, Reason.MODEL_ERROR, _NO_ANSWER, decoded.width, decoded.height)

@@ -1,0 +1,206 @@
+"""The model store: `MODELS/NAME/VERSION/`, and `MODELS/NAME/CURRENT` that names the version to serve."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import secrets
+import shutil
+from typing import TYPE_CHECKING, Literal
+
+from pigeonholed import durable, sealing
+from pigeonholed import labels as words
+from pigeonholed.bundle import Bundle, BundleError, inspect, version_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+CURRENT = "CURRENT"
+_STAGING = ".staging-"
+_LOCK = ".lock"
+
+
+class ModelStore:
+    """A folder of models; versions are immutable, and only a rename makes one visible.
+
+    Reading needs no lock and may go on while another process publishes.
+
+    Args:
+        root: the store's folder; it need not exist before the first `publish`.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def names(self) -> list[str]:
+        """The models that have at least one version, sorted; empty where the store does not exist."""
+        try:
+            entries = os.listdir(self.root)
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        return sorted(name for name in entries if words.fault_of(name) is None and self.versions(name))
+
+    def versions(self, name: str) -> list[int]:
+        """The versions of a model, oldest first; empty for an unknown one."""
+        return sorted(version for version in self._taken(name) if self._is_folder(name, version))
+
+    def current(self, name: str) -> int | None:
+        """The version to serve; None where none has been chosen.
+
+        Cheap enough to be asked every second: it reads one small file.
+
+        Raises:
+            BundleError: `CURRENT` holds something else than a version, or cannot be read.
+        """
+        path = self._folder(name) / CURRENT
+        try:
+            with open(path, "rb") as stream:
+                text = stream.read(64)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as fault:
+            raise BundleError(f"Cannot read {path}: {fault.strerror}.") from fault
+        version = version_of(text.decode("ascii", "replace").strip())
+        if version is None:
+            raise BundleError(
+                f"{path} does not name a version; choose one with 'pigeonholed models use {name} VERSION'."
+            )
+        return version
+
+    def open(self, name: str, version: int | Literal["current"] = "current") -> Bundle:
+        """Opens and verifies a version.
+
+        Raises:
+            BundleError: unknown model; no such version; no current version; or damaged (`Bundle.open`).
+        """
+        known = self.versions(name)
+        if not known:
+            have = f"it has {', '.join(self.names())}" if self.names() else "it has none"
+            raise BundleError(f"There is no model {name!a} in the store {self.root}: {have}.")
+        wanted = self.current(name) if version == "current" else version
+        if wanted is None:
+            raise BundleError(
+                f"The model {name} in {self.root} has no current version; "
+                f"choose one with 'pigeonholed models use {name} VERSION'."
+            )
+        self._require(name, wanted, known, "CURRENT names it" if version == "current" else "it was asked for")
+        return Bundle.open(self._folder(name) / str(wanted))
+
+    def publish(self, name: str, staging: Path) -> Bundle:
+        """Copies a finished folder into the store as the next version and makes it current.
+
+        The version is on the disk, sealed and verified, before it becomes visible. Killed or failed at any moment,
+        the store serves what it served before, or the new version; never a part of one.
+
+        Args:
+            name: the model; a new one is made.
+            staging: a complete bundle without its seal; it is left as it is.
+
+        Returns:
+            The bundle, at its final place.
+
+        Raises:
+            BundleError: the name cannot be a folder, `staging` is no valid bundle, or the store cannot be written.
+        """
+        folder = self._folder(name)
+        try:
+            _make_folder(self.root)
+            _make_folder(folder)
+            with _locked(folder):
+                return self._publish_locked(name, folder, staging)
+        except (OSError, shutil.Error, sealing.SealError) as fault:
+            raise BundleError(f"Cannot publish {staging} as {name} in {self.root}: {_said(fault)}.") from fault
+
+    def use(self, name: str, version: int) -> None:
+        """Makes a version the current one, atomically and durably.
+
+        Raises:
+            BundleError: unknown model, no such version, or the store cannot be written.
+        """
+        self._require(name, version, self.versions(name), "it was asked for")
+        try:
+            durable.write_file(self._folder(name) / CURRENT, f"{version}\n".encode("ascii"))
+        except OSError as fault:
+            raise BundleError(
+                f"Cannot make version {version} of {name} current in {self.root}: {fault.strerror}."
+            ) from fault
+
+    def _publish_locked(self, name: str, folder: Path, staging: Path) -> Bundle:
+        """`publish` once no other process can take the same number."""
+        for left in os.listdir(folder):
+            if left.startswith(_STAGING):  # its publisher was killed: a living one would hold the lock
+                shutil.rmtree(folder / left)
+        private = folder / f"{_STAGING}{secrets.token_hex(6)}"
+        try:
+            shutil.copytree(
+                staging,
+                private,
+                symlinks=True,  # kept as links, so that the seal refuses them
+                ignore=lambda source, _: {sealing.SEAL} if source == os.fspath(staging) else set(),
+                copy_function=shutil.copyfile,  # not the permissions: a version is readable as the umask says
+            )
+            sealing.seal(private)
+            inspect(private)
+            version = max(self._taken(name), default=0) + 1
+            # A version folder is never empty, and Linux renames a folder only onto an empty one: no overwriting.
+            os.rename(private, folder / str(version))
+        except BaseException:
+            shutil.rmtree(private, ignore_errors=True)
+            raise
+        durable.sync(folder)
+        self.use(name, version)
+        return Bundle.open(folder / str(version))
+
+    def _folder(self, name: str) -> Path:
+        """The folder of a model, which is always directly in the store."""
+        if fault := words.fault_of(name):
+            raise BundleError(f"{name[:80]!a} cannot be the name of a model: it {fault}.")
+        return self.root / name
+
+    def _taken(self, name: str) -> list[int]:
+        """Every version number that is the name of anything at all."""
+        try:
+            entries = os.listdir(self._folder(name))
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        return [version for entry in entries if (version := version_of(entry)) is not None]
+
+    def _is_folder(self, name: str, version: int) -> bool:
+        path = self._folder(name) / str(version)
+        return path.is_dir() and not path.is_symlink()
+
+    def _require(self, name: str, version: int, known: list[int], why: str) -> None:
+        """Refuses a version that is not there, and says which are."""
+        if version not in known:
+            have = f"it has {', '.join(map(str, known))}" if known else "it has none"
+            raise BundleError(
+                f"There is no version {version} of the model {name} in {self.root} although {why}: {have}; "
+                f"choose one with 'pigeonholed models use {name} VERSION'."
+            )
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Holds the right to publish into `folder`; waits for another publisher, and a killed one releases it."""
+    fd = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)
+
+
+def _make_folder(path: Path) -> None:
+    """Makes a folder with its parents, durably; one that is there is left alone."""
+    if not path.is_dir():
+        path.mkdir(parents=True, exist_ok=True)
+        durable.sync(path.parent)
+
+
+def _said(fault: BaseException) -> str:
+    """The fault in words, without the code."""
+    if isinstance(fault, shutil.Error):  # holds a list of (source, target, reason)
+        return "; ".join(str(reason) for *_, reason in fault.args[0])
+    return (fault.strerror or str(fault)) if isinstance(fault, OSError) else str(fault)

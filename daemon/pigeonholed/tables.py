@@ -1,0 +1,120 @@
+"""The tables of the contract, as SQLAlchemy Core sees them; Alembic's versions make them."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Column,
+    DateTime,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    text,
+)
+from sqlalchemy.types import TypeDecorator
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import Dialect
+
+metadata = MetaData()
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """An aware datetime in UTC; SQLite, which knows no zones, keeps it as UTC text."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> Any:
+        """To the database."""
+        if value is None or dialect.name != "sqlite":
+            return value
+        return value.astimezone(UTC).replace(tzinfo=None)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002
+        """From the database."""
+        if value is None or value.tzinfo is not None:
+            return value
+        return value.replace(tzinfo=UTC)
+
+
+# Ids are given by the one writer, never by the database: a batch knows its ids before it is inserted.
+images = Table(
+    "images",
+    metadata,
+    Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=False),
+    Column("inbox", Text, nullable=False),
+    Column("source_path", Text, nullable=False),
+    Column("sha256", String(64)),
+    Column("size_bytes", BigInteger),
+    Column("mtime_ns", BigInteger),
+    Column("width", Integer),
+    Column("height", Integer),
+    Column("status", String(16), nullable=False),
+    Column("outcome", String(16)),
+    Column("reason", String(16)),
+    Column("detail", Text),
+    Column("model", Text),
+    Column("model_version", Integer),
+    Column("label", Text),
+    Column("confidence", Float),
+    Column("destination", Text),
+    Column("arrived_at", UtcDateTime, nullable=False),
+    Column("classified_at", UtcDateTime),
+    Column("filed_at", UtcDateTime),
+    # Delivery: the name of the file in the work folder, the folder that holds it, and how often it was begun.
+    Column("arrival", String(32), nullable=False),
+    Column("token", String(32), nullable=False),
+    Column("attempts", Integer, nullable=False, server_default="1"),
+)
+
+# Only the handful of rows in flight are in this index, so it costs next to nothing at millions of rows.
+_IN_FLIGHT = text("status IN ('claimed', 'ingested', 'planned')")
+Index("images_in_flight", images.c.status, sqlite_where=_IN_FLIGHT, postgresql_where=_IN_FLIGHT)
+
+predictions = Table(
+    "predictions",
+    metadata,
+    Column("image_id", ForeignKey("images.id", ondelete="CASCADE"), primary_key=True, autoincrement=False),
+    Column("rank", Integer, primary_key=True, autoincrement=False),
+    Column("label", Text, nullable=False),
+    Column("confidence", Float, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+models = Table(
+    "models",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("digest", String(64), nullable=False),
+    Column("labels", JSON, nullable=False),
+    Column("loaded_at", UtcDateTime, nullable=False),
+)
+
+reviews = Table(
+    "reviews",
+    metadata,
+    Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True),
+    Column("image_id", ForeignKey("images.id", ondelete="CASCADE"), nullable=False, index=True),
+    Column("label", Text, nullable=False),
+    Column("previous_label", Text),
+    Column("reviewed_at", UtcDateTime, nullable=False),
+    Column("reviewer", Text),
+)
+
+# An inbox that was seen before may be missing for a while (a lost mount); one that never was is a mistake.
+inboxes = Table("inboxes", metadata, Column("name", Text, primary_key=True), Column("path", Text, nullable=False))
+
+# One row: who this database is, so that two databases never share an output folder.
+identity = Table("identity", metadata, Column("id", String(32), primary_key=True))

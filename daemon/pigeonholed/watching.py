@@ -1,0 +1,273 @@
+"""One inbox, watched: which of its files are complete now.
+
+The folder is the queue and rescanning is the truth. Hints of events only say where to look first; they may be lost,
+late, repeated or wrong without any effect but on the wait.
+"""
+
+from __future__ import annotations
+
+import errno
+import heapq
+import os
+import stat
+import threading
+import time
+from collections import deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from pigeonholed.formats import end_is_missing
+from pigeonholed.images import ImageFile
+from pigeonholed.metrics import Ineligible
+from pigeonholed.settling import Marks, Signature, Window
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+_PEEK_BYTES = 64
+
+
+class Names(Protocol):
+    """Which names are no pictures: `ignoring.NameFilter`."""
+
+    def ignores(self, relative_path: str) -> bool:
+        """Whether a file is left where it is."""
+
+    def prunes(self, folder_name: str) -> bool:
+        """Whether nothing below a folder is looked at."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """How an inbox is watched; times in seconds."""
+
+    name: str
+    root: str
+    settle_s: float
+    incomplete_s: float
+    rescan_s: float
+    recursive: bool
+
+
+class Hints:
+    """Paths that an event spoke of. Filled by the watcher's thread, emptied by the claiming thread."""
+
+    _CAPACITY = 8192
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._paths: dict[str, None] = {}
+        self._lost = False
+
+    def add(self, path: str) -> None:
+        """Look at this path (relative to the inbox) soon."""
+        with self._lock:
+            if len(self._paths) < self._CAPACITY:
+                self._paths[path] = None
+            else:
+                self._lost = True
+
+    def overflow(self) -> None:
+        """Something happened somewhere: scan."""
+        with self._lock:
+            self._lost = True
+
+    def take(self) -> tuple[list[str], bool]:
+        """The paths since the last call, and whether some were lost."""
+        with self._lock:
+            paths, lost = list(self._paths), self._lost
+            self._paths.clear()
+            self._lost = False
+        return paths, lost
+
+
+class Watch:
+    """Finds the complete files of one inbox, a bounded number at a time, in bounded memory.
+
+    Args:
+        rules: what counts as complete.
+        names: which names to pass over.
+        fs_time_ns: touches something on the inbox's file system and returns the time that it got there.
+        stopwatch: seconds, to measure what a scan costs.
+
+    Owned by the claiming thread, but for `hints`.
+    """
+
+    _DUTY = 20  # a scan that took a second is followed by at least 20 s of other work
+
+    def __init__(
+        self,
+        rules: Rules,
+        names: Names,
+        fs_time_ns: Callable[[], int],
+        stopwatch: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self.rules = rules
+        self.hints = Hints()
+        self.window = Window()
+        self.marks = Marks(rules.settle_s)
+        self.available = True
+        self.ineligible: dict[Ineligible, int] = dict.fromkeys(Ineligible, 0)
+        self.scans = 0
+        self._names = names
+        self._fs_time_ns = fs_time_ns
+        self._stopwatch = stopwatch
+        self._due: list[tuple[float, str]] = []
+        self._ahead: deque[str] = deque()
+        self._scan: Iterator[str] | None = None
+        self._counting = dict.fromkeys(Ineligible, 0)
+        self._scan_cost_s = 0.0
+        self._scan_at_s = 0.0
+
+    def take(self, now_s: float, limit: int) -> list[ImageFile]:
+        """Up to `limit` files that are complete now; fewer than `limit` means that there are no more for now.
+
+        The caller claims what it gets before it calls again, or leaves it to be found again.
+        """
+        if self.marks.due(now_s):
+            self.marks.add(now_s, self._fs_time_ns())
+        found: dict[str, ImageFile] = {}
+        started_s = self._stopwatch()
+        for path in self._candidates(now_s):
+            if path not in found and (file := self._look(path, now_s)) is not None:
+                found[path] = file
+                if len(found) >= limit:
+                    break
+        self._scan_cost_s += self._stopwatch() - started_s
+        return list(found.values())
+
+    def rescan(self) -> None:
+        """Scan at the next opportunity."""
+        self._scan_at_s = 0.0
+
+    def scanning(self) -> bool:
+        """Whether a scan is under way or due at once."""
+        return self._scan is not None or self._scan_at_s <= 0.0
+
+    def next_look_s(self) -> float:
+        """The moment at which `take` has something to do, if no hint comes before."""
+        if self._scan is not None or self._ahead:
+            return 0.0
+        return min(self._scan_at_s, self._due[0][0]) if self._due else self._scan_at_s
+
+    def _candidates(self, now_s: float) -> Iterator[str]:
+        """Paths to look at: hinted, due, then those of the scan that is under way or due."""
+        hinted, lost = self.hints.take()
+        if lost:
+            self.rescan()
+        self._ahead.extend(hinted)
+        while self._due and self._due[0][0] <= now_s:
+            self._ahead.append(heapq.heappop(self._due)[1])
+        while self._ahead:
+            path = self._ahead.popleft()
+            if not self._passed_over(path):
+                yield path
+        if self._scan is None and now_s >= self._scan_at_s:
+            self._counting = dict.fromkeys(Ineligible, 0)
+            self._scan = self._walk()
+        # Not `yield from`: closing this generator, as `take` does when it has enough, must not close the scan.
+        while self._scan is not None:
+            if (ahead := next(self._scan, None)) is None:
+                self._end_scan(now_s)
+            else:
+                yield ahead
+
+    def _end_scan(self, now_s: float) -> None:
+        self._scan = None
+        self.scans += 1
+        self.ineligible = self._counting
+        pause_s = self.rules.rescan_s
+        if self.window.full():
+            pause_s = min(pause_s, max(self.rules.settle_s, 0.05))
+        self._scan_at_s = now_s + max(pause_s, self._DUTY * self._scan_cost_s)
+        self._scan_cost_s = 0.0
+
+    def _passed_over(self, path: str) -> bool:
+        """Whether a hinted path is one that a scan would not come by."""
+        folders = path.split("/")[:-1]
+        if folders and not self.rules.recursive:
+            return True
+        return self._names.ignores(path) or any(self._names.prunes(folder) for folder in folders)
+
+    def _walk(self) -> Iterator[str]:
+        """Every file of the inbox as a path relative to it, streaming: no listing is ever held whole."""
+        folders = [""]
+        while folders:
+            folder = folders.pop()
+            try:
+                entries = os.scandir(os.path.join(self.rules.root, folder))
+            except OSError:
+                if folder == "":
+                    self.available = False
+                continue
+            if folder == "":
+                self.available = True
+            with entries:
+                for entry in entries:
+                    path = f"{folder}/{entry.name}" if folder else entry.name
+                    if entry.is_dir(follow_symlinks=False):
+                        if self.rules.recursive and not self._names.prunes(entry.name):
+                            folders.append(path)
+                    elif self._names.ignores(path):
+                        self._counting[Ineligible.EXCLUDED] += 1
+                    else:
+                        yield path
+
+    def _look(self, path: str, now_s: float) -> ImageFile | None:
+        """The file, if it is complete now."""
+        full_path = os.path.join(self.rules.root, path)
+        try:
+            status = os.lstat(full_path)
+        except OSError:
+            self.window.forget(path)
+            return None
+        if not stat.S_ISREG(status.st_mode):
+            if not stat.S_ISDIR(status.st_mode):
+                self._counting[Ineligible.NOT_REGULAR] += 1
+            return None
+        signature = Signature.of(status)
+        if self.rules.settle_s > 0 and not self.marks.settled(signature.ctime_ns, now_s):
+            unchanged_s = self.window.unchanged_s(path, signature, now_s)
+            if unchanged_s < self.rules.settle_s:
+                self._look_again(path, now_s + self.rules.settle_s - unchanged_s)
+                return None
+        if not self._whole(path, full_path, signature, now_s):
+            return None
+        self.window.forget(path)
+        return ImageFile(self.rules.name, path, signature.size, signature.mtime_ns)
+
+    def _whole(self, path: str, full_path: str, signature: Signature, now_s: float) -> bool:
+        """Whether the file can be read and its end is there, or has been waited for long enough."""
+        try:
+            head, tail = _peek(full_path)
+        except OSError as error:
+            if error.errno in {errno.EACCES, errno.EPERM}:
+                self._counting[Ineligible.PERMISSION] += 1
+                return False
+            # Gone, or a fault of the disk: the next look, or the decoder with its retries, says which.
+            return error.errno == errno.EIO
+        if not end_is_missing(head, tail, signature.size):
+            return True
+        unchanged_s = self.window.unchanged_s(path, signature, now_s)
+        waited_s = max(unchanged_s, self.marks.age_s(signature.ctime_ns, now_s))
+        if waited_s >= self.rules.incomplete_s:
+            return True
+        self.window.mark_incomplete(path)
+        self._look_again(path, now_s + self.rules.incomplete_s - waited_s)
+        return False
+
+    def _look_again(self, path: str, at_s: float) -> None:
+        if path in self.window:
+            heapq.heappush(self._due, (at_s, path))
+
+
+def _peek(path: str) -> tuple[bytes, bytes]:
+    """The first and the last bytes of a file; never follows a link and never blocks on a pipe."""
+    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        size = os.fstat(fd).st_size
+        head = os.pread(fd, _PEEK_BYTES, 0)
+        tail = head if size <= _PEEK_BYTES else os.pread(fd, _PEEK_BYTES, size - _PEEK_BYTES)
+        return head, tail
+    finally:
+        os.close(fd)
