@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import fcntl
 import os
 import time
 from typing import TYPE_CHECKING
@@ -123,6 +124,21 @@ def _link_and_unlink(source: str, target: str) -> None:
         if not os.path.samestat(os.lstat(source), os.lstat(target)):
             raise
     os.unlink(source)
+
+
+def is_written_to(fd: int) -> bool:
+    """Whether any process of this machine has the file open for writing, as far as the kernel will tell us.
+
+    A read lease is refused while there is a writer. Only the owner of a file and the superuser may ask for one, and
+    only on local file systems; elsewhere the answer is False. The process must ignore SIGIO: a writer that opens the
+    file in the instant that we hold the lease is made to wait, and we are told so by that signal.
+    """
+    try:
+        fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+    except OSError as error:
+        return error.errno == errno.EAGAIN
+    fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+    return False
 
 
 def fs_time_ns(fd: int) -> int:

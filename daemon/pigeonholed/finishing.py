@@ -184,7 +184,9 @@ class Finisher:
         while waiting:
             refused: list[Plan] = []
             for plan in waiting:
-                if self._patience.retry("file", f"move a file to {to_text(plan.destination)}", partial(self._moves, plan)):
+                if self._patience.retry(
+                    "file", f"move a file to {to_text(plan.destination)}", partial(self._moves, plan)
+                ):
                     self._touch(plan)
                     self._moved.append(plan)
                 else:

@@ -181,7 +181,7 @@ class _Statements:
         self.inbox: Executable = insert(tables.inboxes).on_conflict_do_nothing()
         self.plan: Executable = (
             sa.update(images)
-            .where(mine, images.c.status.in_([Status.CLAIMED.value, Status.PLANNED.value]))
+            .where(mine, sa.or_(images.c.status == Status.CLAIMED.value, images.c.status == Status.PLANNED.value))
             .values({name: sa.bindparam(f"b_{name}") for name in _PLANNED})
         )
         self.filed: Executable = (

@@ -6,7 +6,7 @@ import os
 import threading
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import structlog
 
@@ -30,6 +30,7 @@ from pigeonholed.output import Output
 from pigeonholed.patience import Patience
 from pigeonholed.placing import Placer
 from pigeonholed.reporting import Reporter
+from pigeonholed.service import Claiming, Service
 from pigeonholed.serving import Policy, Served
 from pigeonholed.store import ModelStore
 from pigeonholed.watching import Rules, Watch
@@ -38,7 +39,6 @@ from pigeonholed.writer import Writer
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from pigeonholed.images import Arrival
     from pigeonholed.settings import InboxSettings, Settings
 
 log = structlog.get_logger()
@@ -46,113 +46,23 @@ log = structlog.get_logger()
 _ONCE_PATIENCE_S = 10.0
 
 
-class Claiming(Protocol):
-    """What the claiming thread runs: a `Claimer` for ever, or a `OneRun` until all is claimed."""
-
-    def run(self, stop: threading.Event) -> None:
-        """Return when nothing more is to be claimed, or `stop` is set."""
-
-
-@dataclass(slots=True)
-class Service:
-    """A built pipeline. `run` is the whole life of it; everything else may be asked from any thread."""
-
-    settings: Settings
-    stop: threading.Event
-    crew: Crew
-    claimer: Claimer
-    claiming: Claiming
-    engine: LocalEngine
-    finisher: Finisher
-    ledger: Ledger
-    writer: Writer
-    metrics: Metrics
-    reporter: Reporter
-    watches: Sequence[Watch]
-    events: Events | None
-    resumed: Sequence[Arrival]
-    warm: bool = False
-
-    def run(self) -> None:
-        """Serve until told to stop or, with `--once`, until all is done; then drain.
-
-        Raises:
-            BaseException: whatever made a stage fail. What was in flight is safe and is taken up at the next start.
-        """
-        claiming = self.crew.start("claimer", self._claim)
-        finishing = self.crew.start("finisher", self._finish)
-        self.warm = True
-        while claiming.is_alive():
-            self.observe()
-            claiming.join(0.5)
-        # Shutdown, as a sentence: the claimer has ended; let the engine run out; then the finisher has the last word.
-        self.engine.close()
-        finishing.join()
-        self.observe()
-        self.crew.check()
-
-    def end(self) -> None:
-        """Stop taking files in; what is in flight is still finished."""
-        self.stop.set()
-        self.claimer.wake()
-
-    def tear_down(self) -> None:
-        """A stage has failed: make the others end."""
-        self.end()
-        self.engine.abort()
-
-    def observe(self) -> None:
-        """Write down what only a look can tell; the main thread's turn."""
-        for stage, count in self.engine.waiting().items():
-            self.metrics.queue_images.labels(stage).set(count)
-        self.metrics.queue_images.labels(Stage.SETTLE).set(sum(len(watch.window) for watch in self.watches))
-        for watch in self.watches:
-            name = watch.rules.name
-            self.metrics.inbox_available.labels(name).set(watch.available)
-            for reason, count in dict(watch.ineligible).items():
-                self.metrics.ineligible_files.labels(name, reason).set(count)
-        if self.events is not None and not self.events.alive():
-            log.warning("watcher_died", instead="rescans")
-            self.events = None
-
-    def faults(self) -> list[str]:
-        """Why the service is not ready; empty when it is."""
-        faults = [] if self.warm else ["the models are not warm yet"]
-        if not self.ledger.reachable:
-            faults.append("the database cannot be reached")
-        faults += [f"the inbox {watch.rules.name} is missing" for watch in self.watches if not watch.available]
-        return faults
-
-    def stuck(self) -> list[str]:
-        """Why the process makes no progress; empty when it does."""
-        dead = [] if self.stop.is_set() else self.crew.dead()
-        return [f"the thread {name} has ended" for name in dead]
-
-    def _claim(self) -> None:
-        self.engine.submit(self.resumed)
-        self.claiming.run(self.stop)
-
-    def _finish(self) -> None:
-        most = self.settings.batching.max_batch_size * 4
-        while (group := self.engine.handled(None)) is not None:
-            batch = list(group)
-            while len(batch) < most and (more := self.engine.handled(0)):
-                batch.extend(more)
-            self.finisher.turn(batch)
-            if not self.engine.waiting()[Stage.FILE]:
-                self.finisher.settle()
-        self.finisher.settle()
-
-
 @contextmanager
-def build(settings: Settings, *, once: bool = False, may_upgrade: bool = True) -> Iterator[Service]:
+def build(
+    settings: Settings, *, stop: threading.Event | None = None, once: bool = False, may_upgrade: bool = True
+) -> Iterator[Service]:
     """Make a service out of settings, and take everything apart again at the end.
+
+    Args:
+        settings: what to build.
+        stop: set when the process should end; what the building waits for (a database) is then given up.
+        once: file what is there, then end.
+        may_upgrade: an older database is upgraded rather than refused.
 
     Raises:
         UserError: something that the settings name is missing, held by another process, or cannot be used.
         BundleError: a model cannot be served.
     """
-    stop = threading.Event()
+    stop = stop or threading.Event()
     imaging.configure()
     with ExitStack() as stack:
         _lock_state(settings, stack)

@@ -81,6 +81,7 @@ class Marks:
 class _Waiting:
     signature: Signature
     since_s: float
+    announced: bool
     incomplete: bool = False
 
 
@@ -103,14 +104,20 @@ class Window:
     def __contains__(self, path: str) -> bool:
         return path in self._files
 
-    def unchanged_s(self, path: str, signature: Signature, now_s: float) -> float:
-        """How long we have seen this very signature; remembers it."""
+    def unchanged_s(self, path: str, signature: Signature, now_s: float, *, announced: bool) -> float:
+        """How long we have seen this very signature; remembers it, and whether an event had announced the file."""
         waiting = self._files.get(path)
         if waiting is not None and waiting.signature == signature:
             return now_s - waiting.since_s
         if waiting is not None or len(self._files) < self._capacity:
-            self._files[path] = _Waiting(signature, now_s)
+            announced = announced or (waiting is not None and waiting.announced)
+            self._files[path] = _Waiting(signature, now_s, announced)
         return 0.0
+
+    def was_announced(self, path: str) -> bool | None:
+        """Whether an event had announced a remembered file; None for one that is not remembered."""
+        waiting = self._files.get(path)
+        return None if waiting is None else waiting.announced
 
     def mark_incomplete(self, path: str) -> None:
         """Remember that the end of this picture is missing."""

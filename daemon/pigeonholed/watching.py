@@ -16,6 +16,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from pigeonholed.disk import is_written_to
 from pigeonholed.formats import end_is_missing
 from pigeonholed.images import ImageFile
 from pigeonholed.metrics import Ineligible
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 _PEEK_BYTES = 64
+_WRITER_PAUSE_S = 0.5
 
 
 class Names(Protocol):
@@ -109,6 +111,8 @@ class Watch:
         self.available = True
         self.ineligible: dict[Ineligible, int] = dict.fromkeys(Ineligible, 0)
         self.scans = 0
+        self.recovered = 0
+        self._announced = True
         self._names = names
         self._fs_time_ns = fs_time_ns
         self._stopwatch = stopwatch
@@ -158,6 +162,7 @@ class Watch:
         self._ahead.extend(hinted)
         while self._due and self._due[0][0] <= now_s:
             self._ahead.append(heapq.heappop(self._due)[1])
+        self._announced = True
         while self._ahead:
             path = self._ahead.popleft()
             if not self._passed_over(path):
@@ -166,6 +171,8 @@ class Watch:
             self._counting = dict.fromkeys(Ineligible, 0)
             self._scan = self._walk()
         # Not `yield from`: closing this generator, as `take` does when it has enough, must not close the scan.
+        # What the first scan finds is the backlog; what a later one finds had to be announced by an event.
+        self._announced = self.scans == 0
         while self._scan is not None:
             if (ahead := next(self._scan, None)) is None:
                 self._end_scan(now_s)
@@ -227,33 +234,37 @@ class Watch:
             return None
         signature = Signature.of(status)
         if self.rules.settle_s > 0 and not self.marks.settled(signature.ctime_ns, now_s):
-            unchanged_s = self.window.unchanged_s(path, signature, now_s)
+            unchanged_s = self.window.unchanged_s(path, signature, now_s, announced=self._announced)
             if unchanged_s < self.rules.settle_s:
                 self._look_again(path, now_s + self.rules.settle_s - unchanged_s)
                 return None
         if not self._whole(path, full_path, signature, now_s):
             return None
+        announced = self.window.was_announced(path)
+        self.recovered += not (self._announced if announced is None else announced)
         self.window.forget(path)
         return ImageFile(self.rules.name, path, signature.size, signature.mtime_ns)
 
     def _whole(self, path: str, full_path: str, signature: Signature, now_s: float) -> bool:
-        """Whether the file can be read and its end is there, or has been waited for long enough."""
+        """Whether the file can be read, its end is there and nobody writes; or it has been waited for long enough."""
         try:
-            head, tail = _peek(full_path)
+            head, tail, written_to = _peek(full_path)
         except OSError as error:
             if error.errno in {errno.EACCES, errno.EPERM}:
                 self._counting[Ineligible.PERMISSION] += 1
+                self.window.forget(path)
                 return False
             # Gone, or a fault of the disk: the next look, or the decoder with its retries, says which.
             return error.errno == errno.EIO
-        if not end_is_missing(head, tail, signature.size):
+        if not written_to and not end_is_missing(head, tail, signature.size):
             return True
-        unchanged_s = self.window.unchanged_s(path, signature, now_s)
+        unchanged_s = self.window.unchanged_s(path, signature, now_s, announced=self._announced)
         waited_s = max(unchanged_s, self.marks.age_s(signature.ctime_ns, now_s))
         if waited_s >= self.rules.incomplete_s:
             return True
         self.window.mark_incomplete(path)
-        self._look_again(path, now_s + self.rules.incomplete_s - waited_s)
+        pause_s = self.rules.incomplete_s - waited_s
+        self._look_again(path, now_s + (min(pause_s, _WRITER_PAUSE_S) if written_to else pause_s))
         return False
 
     def _look_again(self, path: str, at_s: float) -> None:
@@ -261,13 +272,16 @@ class Watch:
             heapq.heappush(self._due, (at_s, path))
 
 
-def _peek(path: str) -> tuple[bytes, bytes]:
-    """The first and the last bytes of a file; never follows a link and never blocks on a pipe."""
+def _peek(path: str) -> tuple[bytes, bytes, bool]:
+    """The first and the last bytes of a file, and whether somebody is known to have it open for writing.
+
+    Never follows a link and never blocks on a pipe.
+    """
     fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         size = os.fstat(fd).st_size
         head = os.pread(fd, _PEEK_BYTES, 0)
         tail = head if size <= _PEEK_BYTES else os.pread(fd, _PEEK_BYTES, size - _PEEK_BYTES)
-        return head, tail
+        return head, tail, is_written_to(fd)
     finally:
         os.close(fd)

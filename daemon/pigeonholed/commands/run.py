@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,9 +14,10 @@ import click
 from pigeonholed.commands import chosen_config, config_option
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import FrameType
 
-    from pigeonholed.pipeline import Service
+    from pigeonholed.service import Service
 
 
 @click.command(name="run")
@@ -48,8 +50,10 @@ def command(
     overrides = {"log.level": log_level, "log.format": log_format}
     settings = load_settings(chosen_config(ctx, config), overrides=overrides)
     logs.configure(settings.log.format, settings.log.level)
-    with build(settings, once=once, may_upgrade=not no_upgrade) as service:
-        _end_on_signals(service)
+    stop = threading.Event()
+    wake = _end_on_signals(stop)
+    with build(settings, stop=stop, once=once, may_upgrade=not no_upgrade) as service:
+        wake.append(service.end)
         service.run()
         left = service.claiming.left if once and hasattr(service.claiming, "left") else []
     if once:
@@ -65,11 +69,18 @@ def _shares(service: Service) -> str:
     return f": {', '.join(counts)}" if counts else ""
 
 
-def _end_on_signals(service: Service) -> None:
+def _end_on_signals(stop: threading.Event) -> list[Callable[[], None]]:
+    """Let TERM and INT set `stop`; what is put into the list is called then, too."""
+    also: list[Callable[[], None]] = []
+
     def end(number: int, _frame: FrameType | None) -> None:
-        if service.stop.is_set():
+        if stop.is_set():
             os._exit(128 + number)  # nothing needs tidying: a kill at any moment is safe
-        service.end()
+        stop.set()
+        for action in also:
+            action()
 
     signal.signal(signal.SIGTERM, end)
     signal.signal(signal.SIGINT, end)
+    signal.signal(signal.SIGIO, signal.SIG_IGN)  # of the leases that tell whether a file is being written to
+    return also

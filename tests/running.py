@@ -1,0 +1,177 @@
+"""The real program in real processes, for tests that start, kill and question it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from auditor import Dropped, audit
+from bundles import make_bundle
+
+CONFIG = """
+[[inbox]]
+name = "camera"
+path = "inbox"
+output = "sorted"
+model = "tiny"
+settle_s = {settle_s}
+incomplete_s = {incomplete_s}
+rescan_s = 0.5
+[metrics]
+listen = "{listen}"
+[log]
+format = "json"
+"""
+
+
+def until(look: Callable[[], object], what: str, deadline_s: float = 30.0) -> object:
+    """The first true answer of `look`; fails when there is none in time."""
+    ends_s = time.monotonic() + deadline_s
+    while not (answer := look()):
+        assert time.monotonic() < ends_s, f"waited {deadline_s} s in vain for {what}"
+        time.sleep(0.01)
+    return answer
+
+
+@dataclass
+class Workspace:
+    """A working folder with a tiny model, and a record of all that was dropped into its inbox."""
+
+    root: Path
+    dropped: list[Dropped] = field(default_factory=list)
+
+    @classmethod
+    def make(
+        cls, root: Path, *, settle_s: float = 0.0, incomplete_s: float = 0.2, listen: str = "", more: str = ""
+    ) -> Workspace:
+        (root / "inbox").mkdir(parents=True)
+        make_bundle(root / "staging", publish_into=root / "models")
+        text = CONFIG.format(settle_s=settle_s, incomplete_s=incomplete_s, listen=listen)
+        (root / "pigeonholed.toml").write_text(text + more)
+        return cls(root)
+
+    @property
+    def config(self) -> Path:
+        return self.root / "pigeonholed.toml"
+
+    @property
+    def inbox(self) -> Path:
+        return self.root / "inbox"
+
+    @property
+    def output(self) -> Path:
+        return self.root / "sorted"
+
+    @property
+    def database(self) -> Path:
+        return self.root / "pigeonholed.db"
+
+    def drop(self, path: str, data: bytes) -> bool:
+        """Put a file into the inbox under a name that is free, complete from the first moment; False if it is taken."""
+        target = self.inbox / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        draft = self.root / "draft"
+        draft.write_bytes(data)
+        try:
+            os.link(draft, target)
+        except FileExistsError:
+            return False
+        finally:
+            draft.unlink()
+        self.dropped.append(Dropped(os.fsencode(path), hashlib.sha256(data).hexdigest()))
+        return True
+
+    def command(self, *arguments: str) -> list[str]:
+        return [sys.executable, "-m", "pigeonholed", *arguments]
+
+    def run(self, *arguments: str, timeout_s: float = 60.0) -> subprocess.CompletedProcess[str]:
+        """Run a command to its end."""
+        return subprocess.run(
+            self.command(*arguments, "--config", str(self.config)),
+            check=False,
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
+            cwd=self.root,
+            env=environment(),
+        )
+
+    @contextmanager
+    def serving(self) -> Iterator[Running]:
+        """A running daemon; at the end it is killed if it still runs."""
+        log = self.root / "daemon.log"
+        with log.open("ab") as stream:
+            process = subprocess.Popen(
+                self.command("run", "--config", str(self.config)), stderr=stream, cwd=self.root, env=environment()
+            )
+        try:
+            yield Running(process, log)
+        finally:
+            if process.poll() is None:
+                process.kill()
+            process.wait()
+
+    def audit(self) -> list[str]:
+        """What the independent auditor finds."""
+        return audit(self.dropped, [self.inbox], self.output, self.database)
+
+
+@dataclass
+class Running:
+    """A daemon in a process of its own."""
+
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    def events(self) -> list[dict[str, object]]:
+        return [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
+
+    def await_event(self, name: str, deadline_s: float = 30.0) -> dict[str, object]:
+        def look() -> dict[str, object] | None:
+            assert self.process.poll() is None, self.log.read_text()
+            return next((event for event in self.events() if event.get("event") == name), None)
+
+        found = until(look, name, deadline_s)
+        assert isinstance(found, dict)
+        return found
+
+    def fetch(self, path: str) -> tuple[int, str]:
+        """Status and body of a page on the metrics address."""
+        address = self.await_event("metrics_served")["address"]
+        try:
+            with urllib.request.urlopen(f"http://{address}{path}", timeout=5) as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            return error.code, error.read().decode()
+
+    def terminate(self, deadline_s: float = 30.0) -> int:
+        """Ask it to end, as systemd does; its exit code."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(deadline_s)
+
+
+def environment() -> dict[str, str]:
+    """The environment without anything that would configure pigeonholed."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("PIGEONHOLED")}
+
+
+def picture(red: int, green: int, blue: int, seed: int, size: int = 16) -> bytes:
+    """A PNG of about one colour; the seed makes its bytes unlike any other."""
+    noise = np.random.default_rng(seed).integers(0, 8, (size, size, 3))
+    pixels = np.clip(np.array([blue, green, red]) + noise, 0, 255).astype(np.uint8)
+    done, data = cv2.imencode(".png", pixels)
+    assert done
+    return data.tobytes()
