@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from pigeonholed import imaging
 from pigeonholed.disk import WAITED_FOR
+from pigeonholed.exif import taken_at
 from pigeonholed.images import Decoded, Fingerprint, Reason, Rejected, Status, Withdrawn
 
 if TYPE_CHECKING:
@@ -92,8 +93,8 @@ def _decoded(arrival: Arrival, data: bytes, fingerprint: Fingerprint, demand: De
         )
     except imaging.ImagingError as error:
         return Rejected(arrival, fingerprint, error.reason, error.detail)
-    taken_at = imaging.taken_at(data) if demand.wants_date else None
-    return Decoded(arrival, fingerprint, picture.pixels, picture.width, picture.height, taken_at)
+    moment = taken_at(data) if demand.wants_date else None
+    return Decoded(arrival, fingerprint, picture.pixels, picture.width, picture.height, moment)
 
 
 def _read(path: str, max_bytes: int) -> tuple[bytes | None, Fingerprint]:

@@ -55,15 +55,15 @@ class Served:
         best = np.take_along_axis(probabilities, order, axis=1)
         answered = np.isfinite(probabilities).all(axis=1)
         outcomes: list[Outcome] = []
-        for decoded, ranks, values, finite in zip(batch, order.tolist(), best.tolist(), answered.tolist(), strict=True):
-            if not finite:
+        for index, (decoded, ranks, values) in enumerate(zip(batch, order.tolist(), best.tolist(), strict=True)):
+            if not answered[index]:
                 outcomes.append(_rejected(decoded))
                 continue
             policy = policies[decoded.arrival.file.inbox]
             labels = self.bundle.labels
             ranked = tuple(
-                (labels[index], min(1.0, max(0.0, value)))
-                for index, value in zip(ranks[: policy.top_k], values, strict=False)
+                (labels[rank], min(1.0, max(0.0, value)))
+                for rank, value in zip(ranks[: policy.top_k], values, strict=False)
             )
             threshold = thresholds[ranks[0]] if policy.min_confidence is None else policy.min_confidence
             outcomes.append(self._classified(decoded, ranked, threshold))
