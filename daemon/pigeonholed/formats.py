@@ -20,10 +20,7 @@ _MAX_BLOCKS = 4_000_000
 _JPEG_END = b"\xff\xd9"
 _JPEG_FRAMES = frozenset({*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC})
 _JPEG_PROGRESSIVE = frozenset({0xC2, 0xC6, 0xCA, 0xCE})
-_PNG_START = b"\x89PNG\r\n\x1a\n"
 _PNG_END = b"IEND\xaeB`\x82"
-_TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-_STARTS = (b"\xff\xd8\xff", _PNG_START, b"GIF87a", b"GIF89a", *_TIFF_STARTS)
 _HEIF_BRANDS = frozenset({b"mif1", b"mif2", b"mif3", b"msf1", b"vvic", b"j2ki", b"jpeg", b"hevc", b"hevx"})
 _TIFF_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
 
@@ -39,6 +36,23 @@ class Format(StrEnum):
     GIF = "gif"
     HEIF = "heif"
     AVIF = "avif"
+
+
+_STARTS = {
+    b"\xff\xd8\xff": Format.JPEG,
+    b"\x89PNG\r\n\x1a\n": Format.PNG,
+    b"GIF87a": Format.GIF,
+    b"GIF89a": Format.GIF,
+    b"II*\0": Format.TIFF,
+    b"MM\0*": Format.TIFF,
+    b"II+\0": Format.TIFF,  # BigTIFF
+    b"MM\0+": Format.TIFF,
+}
+_ENDS = {
+    Format.JPEG: _JPEG_END,
+    Format.PNG: b"IEND",
+    Format.GIF: b"\0;",  # the trailer follows the zero that ends the last block
+}
 
 
 class Alpha(Enum):
@@ -88,16 +102,11 @@ def sniff(head: bytes) -> Format | None:
     Returns:
         None where the content is of no format known here.
     """
-    if head.startswith(b"\xff\xd8\xff"):
-        return Format.JPEG
-    if head.startswith(_PNG_START):
-        return Format.PNG
+    for start, form in _STARTS.items():
+        if head.startswith(start):
+            return form
     if head.startswith(b"RIFF"):
         return Format.WEBP if head[8:12] == b"WEBP" else None
-    if head.startswith((b"GIF87a", b"GIF89a")):
-        return Format.GIF
-    if head.startswith(_TIFF_STARTS):
-        return Format.TIFF
     if head.startswith(b"BM"):
         # Two letters also begin many a text; the size of the second header is a small number only in a bitmap.
         return Format.BMP if len(head) >= 18 and 12 <= int.from_bytes(head[14:18], "little") < 4096 else None
@@ -111,6 +120,19 @@ def _sniff_heif(head: bytes) -> Format | None:
     if brands & {b"avif", b"avis"}:
         return Format.AVIF
     return Format.HEIF if brands & _HEIF_BRANDS or any(b.startswith((b"hei", b"hev")) for b in brands) else None
+
+
+def boxes_are_complete(data: bytes) -> bool:
+    """Tell whether the outermost boxes of a HEIF or AVIF file (ISO 14496-12) end where the file does, or before."""
+    pos, size = 0, len(data)
+    while pos + 8 <= size:
+        length = int.from_bytes(data[pos : pos + 4], "big")
+        if length == 1 and pos + 16 <= size:
+            length = int.from_bytes(data[pos + 8 : pos + 16], "big")
+        if length < 8:  # 0: the last box reaches to the end of the file, wherever that is
+            return True
+        pos += length
+    return pos <= size
 
 
 def is_start_of_a_picture(data: bytes) -> bool:
@@ -148,9 +170,8 @@ def describe(head: bytes) -> str:
         return "nothing but zero bytes"
     # A head may end inside a character; what has no control characters is text for this purpose.
     words = head.decode("utf-8", errors="replace")[:-3] or "\0"
-    return (
-        "text" if all(c.isprintable() or c in "\t\r\n" for c in words) and "\ufffd" not in words else "no known format"
-    )
+    is_text = all(c.isprintable() or c in "\t\r\n" for c in words) and "\ufffd" not in words
+    return "text" if is_text else "nothing that is known here"
 
 
 def end_is_missing(head: bytes, tail: bytes, size: int) -> bool:
@@ -168,12 +189,8 @@ def end_is_missing(head: bytes, tail: bytes, size: int) -> bool:
         True only for a known format; unknown content and an empty file give False.
     """
     form = sniff(head)
-    if form is Format.JPEG:
-        return _JPEG_END not in tail
-    if form is Format.PNG:
-        return b"IEND" not in tail
-    if form is Format.GIF:
-        return b"\0;" not in tail  # the trailer follows the zero that ends the last block
+    if form in _ENDS:
+        return _ENDS[form] not in tail
     try:
         if form is Format.WEBP:
             return _webp_needs(head) > size
@@ -392,9 +409,11 @@ def _webp_size(data: bytes) -> tuple[int, int]:
         (bits,) = struct.unpack_from("<I", data, 21)
         return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
     if kind == b"VP8X":
-        width, height = struct.unpack_from("<I2xI", data, 24)[0], struct.unpack_from("<H", data, 28)[0]
-        return (width & 0xFFFFFF) + 1, (data[27] | height << 8) + 1
-    raise HeaderError("its first block is no WebP picture") if len(data) >= 16 else IndexError
+        low, high, height = struct.unpack_from("<HBH", data, 24)
+        return (low | high << 16) + 1, (height | data[29] << 16) + 1
+    if len(data) < 16:
+        raise IndexError
+    raise HeaderError("its first block is no WebP picture")
 
 
 def _webp_header(data: bytes) -> Header:
@@ -452,6 +471,8 @@ def _bmp_needs(data: bytes) -> int:
 def _bmp_header(data: bytes) -> Header:
     width, height = _bmp_size(data)
     _, _, depth, compression = _bmp_shape(data)
+    if depth not in {0, 1, 2, 4, 8, 16, 24, 32}:
+        raise HeaderError(f"its header says {depth} bits a pixel")
     # Only headers from version 3 on name an alpha mask; in older ones the fourth byte of a pixel means nothing.
     masked = depth == 32 and compression in {3, 6} and data[14] >= 56 and data[66:70].strip(b"\0") != b""
     alpha = Alpha.STRAIGHT if masked else Alpha.NONE
