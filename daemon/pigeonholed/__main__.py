@@ -8,7 +8,7 @@ def main() -> None:
     if not (3, 11) <= sys.version_info[:2] <= (3, 13):
         version = ".".join(str(part) for part in sys.version_info[:2])
         sys.exit("pigeonholed needs Python 3.11, 3.12 or 3.13; this is Python " + version)
-    from pigeonholed.cli import cli  # noqa: PLC0415 (another Python could fail in there first)
+    from pigeonholed.cli import cli
 
     cli(prog_name="pigeonholed")
 

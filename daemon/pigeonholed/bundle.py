@@ -131,7 +131,7 @@ class Manifest(_Frozen):
     def pixel_spec(self) -> PixelSpec:
         """The pixels that `imaging.decode` shall make for this model."""
         # Here, because listing the store should not load OpenCV.
-        from pigeonholed.imaging import PixelSpec  # noqa: PLC0415
+        from pigeonholed.imaging import PixelSpec
 
         return PixelSpec(height=self.input.height, width=self.input.width, fit=self.input.fit)
 

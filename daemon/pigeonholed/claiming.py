@@ -140,7 +140,7 @@ class Claimer:
         try:
             self._patience.retry("claim", "take a file out of its inbox", lambda: os.rename(source, target))
         except FileNotFoundError:
-            return False
+            return os.path.lexists(target)  # gone, or an earlier attempt whose answer was lost had taken it
         except OSError as error:
             folder = os.path.dirname(source)
             feed.blocked[folder] = self._clock() + _BLOCKED_S

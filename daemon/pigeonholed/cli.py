@@ -36,11 +36,11 @@ class Fault(click.ClickException):
 class Commands(click.Group):
     """Imports a command only when it is used: `--help` and `init` need no database, no OpenCV and no model."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+    def list_commands(self, ctx: click.Context) -> list[str]:
         """In the order in which a newcomer meets them."""
         return list(_COMMANDS)
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """The command, or None."""
         module = _COMMANDS.get(cmd_name)
         if module is None:
@@ -50,9 +50,9 @@ class Commands(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command; what a user can mend ends in one clear message."""
-        from pigeonholed.bundle import BundleError  # noqa: PLC0415 (after --help has been answered)
-        from pigeonholed.config_errors import ConfigError  # noqa: PLC0415
-        from pigeonholed.errors import Misconfigured, UserError  # noqa: PLC0415
+        from pigeonholed.bundle import BundleError
+        from pigeonholed.config_errors import ConfigError
+        from pigeonholed.errors import Misconfigured, UserError
 
         try:
             return super().invoke(ctx)

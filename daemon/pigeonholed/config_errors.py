@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal, get_args, get_origin
 from pydantic import BaseModel
 
 from pigeonholed import database_url
+from pigeonholed.errors import Misconfigured
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -50,7 +51,7 @@ class Fault:
         return one_line(": ".join(part for part in (self.source, subject, self.problem + hint) if part))
 
 
-class ConfigError(Exception):
+class ConfigError(Misconfigured):
     """The configuration cannot be used; `str()` tells every fault, one a line."""
 
     def __init__(self, faults: Iterable[Fault]) -> None:

@@ -63,7 +63,7 @@ def connect(url: str, *, read_only: bool = False) -> Engine:
 
 
 def _alembic(connection: Connection | None = None) -> Config:
-    from alembic.config import Config  # noqa: PLC0415 (0.1 s that only schema work needs)
+    from alembic.config import Config
 
     config = Config()
     config.set_main_option("script_location", str(shipped_folder("migrations")).replace("%", "%%"))
@@ -73,7 +73,7 @@ def _alembic(connection: Connection | None = None) -> Config:
 
 def newest_revision() -> str:
     """The revision that this program works with."""
-    from alembic.script import ScriptDirectory  # noqa: PLC0415
+    from alembic.script import ScriptDirectory
 
     head = ScriptDirectory.from_config(_alembic()).get_current_head()
     if head is None:
@@ -135,7 +135,7 @@ def upgrade(engine: Engine) -> str:
         DatabaseUnavailable: it cannot be reached or is no database.
         SchemaMismatch: it was made by a newer pigeonholed.
     """
-    from alembic import command  # noqa: PLC0415
+    from alembic import command
 
     check_not_newer(engine)
     try:
@@ -163,7 +163,7 @@ def check_not_newer(engine: Engine) -> None:
     Raises:
         SchemaMismatch: a newer pigeonholed made it.
     """
-    from alembic.script import ScriptDirectory  # noqa: PLC0415
+    from alembic.script import ScriptDirectory
 
     current = current_revision(engine)
     known = {script.revision for script in ScriptDirectory.from_config(_alembic()).walk_revisions()}

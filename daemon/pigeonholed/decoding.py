@@ -94,7 +94,7 @@ def _decoded(arrival: Arrival, data: bytes, fingerprint: Fingerprint, demand: De
     except imaging.ImagingError as error:
         return Rejected(arrival, fingerprint, error.reason, error.detail)
     moment = taken_at(data) if demand.wants_date else None
-    return Decoded(arrival, fingerprint, picture.pixels, picture.width, picture.height, moment)
+    return Decoded(arrival, fingerprint, picture.pixels, picture.width, picture.height, moment, demand.spec)
 
 
 def _read(path: str, max_bytes: int) -> tuple[bytes | None, Fingerprint]:

@@ -47,11 +47,11 @@ def digits() -> Iterator[Drop]:
     Raises:
         Misconfigured: scikit-learn is not installed.
     """
-    import cv2  # noqa: PLC0415
-    import numpy as np  # noqa: PLC0415
+    import cv2
+    import numpy as np
 
     try:
-        from sklearn.datasets import load_digits  # noqa: PLC0415
+        from sklearn.datasets import load_digits
     except ImportError:
         raise Misconfigured("the demo needs scikit-learn: pip install 'pigeonholed[train]'") from None
     bunch = load_digits()

@@ -10,6 +10,7 @@ import ctypes
 import errno
 import fcntl
 import os
+import signal
 import time
 from typing import TYPE_CHECKING
 
@@ -130,10 +131,11 @@ def is_written_to(fd: int) -> bool:
     """Whether any process of this machine has the file open for writing, as far as the kernel will tell us.
 
     A read lease is refused while there is a writer. Only the owner of a file and the superuser may ask for one, and
-    only on local file systems; elsewhere the answer is False. The process must ignore SIGIO: a writer that opens the
-    file in the instant that we hold the lease is made to wait, and we are told so by that signal.
+    only on local file systems; elsewhere the answer is False. A writer that opens the file in the instant that we hold
+    the lease is made to wait, and we are told so by a signal: SIGURG, which does nothing, where SIGIO would kill us.
     """
     try:
+        fcntl.fcntl(fd, fcntl.F_SETSIG, signal.SIGURG)
         fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_RDLCK)
     except OSError as error:
         return error.errno == errno.EAGAIN

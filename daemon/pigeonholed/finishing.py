@@ -19,7 +19,7 @@ import structlog
 from pigeonholed.images import Classified, Placement, Rejected, Status, Withdrawn
 from pigeonholed.ledger import Plan
 from pigeonholed.paths import to_text
-from pigeonholed.placing import alternatives, placement_of, sidecar_of
+from pigeonholed.placing import alternatives, clear_of_files, placement_of, sidecar_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -158,7 +158,11 @@ class Finisher:
                 return True
             return placement is Placement.REJECTED and os.path.lexists(os.path.join(output.root, sidecar_of(path)))
 
-        return alternatives(wanted, arrival.key, taken)
+        def is_file(path: str) -> bool:
+            full_path = os.path.join(output.root, path)
+            return os.path.lexists(full_path) and not os.path.isdir(full_path)
+
+        return alternatives(clear_of_files(wanted, arrival.key, is_file), arrival.key, taken)
 
     def _sync(self, plans: Sequence[Plan]) -> None:
         """Make durable: the contents and claims of `plans`, and the moves before them."""
@@ -204,7 +208,13 @@ class Finisher:
         return replace(plan, destination=next(names))
 
     def _moves(self, plan: Plan) -> bool:
-        """Move one file; False when its name is taken. Safe to repeat."""
+        """Move one file; False when its name, or that of a folder on the way, is taken. Safe to repeat."""
+        try:
+            return self._moves_to_its_name(plan)
+        except NotADirectoryError:
+            return False
+
+    def _moves_to_its_name(self, plan: Plan) -> bool:
         output = self._deliveries[plan.arrival.file.inbox].output
         target = os.path.join(output.root, plan.destination)
         if plan.placement is Placement.REJECTED and not self._explain(output, plan, target):
@@ -232,10 +242,10 @@ class Finisher:
         """Put the reason beside where a rejected file will be; False when somebody else's file has that name."""
         sidecar = sidecar_of(target)
         draft = output.work_path(plan.arrival) + ".json"
+        self._make_folders(output, os.path.dirname(target))
         with open(draft, "w", encoding="utf-8") as file:
             json.dump(_explanation(plan), file, indent=2, ensure_ascii=False)
             file.write("\n")
-        self._make_folders(output, os.path.dirname(target))
         try:
             output.disk.rename_new(draft, sidecar)
         except FileExistsError:
@@ -251,7 +261,10 @@ class Finisher:
         while made != output.root and not os.path.isdir(made):
             made = os.path.dirname(made)
             self._folders.setdefault(output, set()).add(made)
-        os.makedirs(folder, exist_ok=True)
+        try:
+            os.makedirs(folder, exist_ok=True)
+        except FileExistsError as error:
+            raise NotADirectoryError(error.errno, "a file is in the way", folder) from error
 
     def _touch(self, plan: Plan) -> None:
         output = self._deliveries[plan.arrival.file.inbox].output
@@ -291,6 +304,8 @@ class Finisher:
                 delivery.output.disk.rename_new(source, target)
             except FileExistsError:
                 continue
+            # Before the row is closed: after a power cut no file may be in the work folder without a row that lives.
+            delivery.output.disk.sync([], [os.path.dirname(target), delivery.output.batch_folder(arrival.token)])
             return
 
     def _remove_folders(self, arrivals: Iterator[Arrival]) -> None:

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
+    from pigeonholed.imaging import PixelSpec
+
     Pixels = npt.NDArray[np.uint8]
     """uint8, RGB, shape (height, width, 3)."""
 
@@ -107,7 +109,7 @@ class Fingerprint:
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """A picture ready for a model; `pixels` has the size that the model of its inbox asks for."""
+    """A picture ready for a model; `pixels` are what `spec` asks for."""
 
     arrival: Arrival
     fingerprint: Fingerprint
@@ -115,6 +117,7 @@ class Decoded:
     width: int
     height: int
     taken_at: datetime | None = None
+    spec: PixelSpec | None = None
 
 
 @dataclass(frozen=True, slots=True)

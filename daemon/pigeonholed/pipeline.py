@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -86,7 +87,7 @@ def build(
             for inbox in settings.inbox
         }
         finisher = Finisher(deliveries, ledger, patience, reporter.filed_batch, reporter.withdrawn)
-        resumed = recovery.recover(ledger, finisher, deliveries, 0.0)
+        resumed = recovery.recover(ledger, finisher, deliveries, time.monotonic())
 
         engine = LocalEngine(routes, sizes, crew, patience, metrics)
         feeds = [

@@ -67,7 +67,7 @@ class Placer:
 def _fields(outcome: Classified) -> dict[str, object]:
     subdir, _, name = outcome.arrival.file.path.rpartition("/")
     stem, dot, extension = name.rpartition(".")
-    taken = outcome.taken_at or datetime.fromtimestamp(outcome.fingerprint.mtime_ns / 1e9).astimezone()
+    taken = outcome.taken_at or _local_time(outcome.fingerprint.mtime_ns)
     return {
         "label": outcome.prediction.label,
         "subdir": subdir,
@@ -80,6 +80,14 @@ def _fields(outcome: Classified) -> dict[str, object]:
         "model": outcome.prediction.model,
         "version": outcome.prediction.version,
     }
+
+
+def _local_time(mtime_ns: int) -> datetime:
+    """When a file was changed; a time that no calendar holds (anybody can set one) becomes the epoch."""
+    try:
+        return datetime.fromtimestamp(mtime_ns / 1e9).astimezone()
+    except (OverflowError, ValueError, OSError):
+        return datetime.fromtimestamp(0).astimezone()
 
 
 def _safe(component: str) -> str:
@@ -95,6 +103,21 @@ def _cut(path: str, room: int) -> str:
     if len(os.fsencode(name)) + room <= _NAME_BYTES:
         return path
     return f"{folder}/{_shortened(name, '', room)}"
+
+
+def clear_of_files(path: str, key: str, is_file: Callable[[str], bool]) -> str:
+    """The same path where no folder on the way is a file; such a folder gets another name as a file would.
+
+    Args:
+        path: the wanted path.
+        key: of the arrival, 32 hex digits.
+        is_file: whether a path is there and is no folder.
+    """
+    *folders, name = path.split("/")
+    way = ""
+    for folder in folders:
+        way = next(alternatives(f"{way}{folder}", key, is_file)) + "/"
+    return way + name
 
 
 def alternatives(path: str, key: str, taken: Callable[[str], bool]) -> Iterator[str]:

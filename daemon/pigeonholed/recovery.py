@@ -120,8 +120,9 @@ def _claim_again(arrival: Arrival, delivery: Delivery) -> bool:
             return False
         os.makedirs(delivery.output.batch_folder(arrival.token), mode=0o700, exist_ok=True)
         os.rename(source, delivery.output.work_path(arrival))
-    except FileNotFoundError:
-        return False
+    except OSError:
+        # Gone, or out of reach: a file that was not taken comes again as a new arrival. The disk has the last word.
+        return os.path.lexists(delivery.output.work_path(arrival))
     return True
 
 

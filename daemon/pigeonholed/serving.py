@@ -72,8 +72,10 @@ class Served:
     def _predict(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         """Probabilities; a picture without a finite answer is tried once more alone, so that it harms no other."""
         probabilities = self.classifier.predict(pixels)
-        if len(pixels) > 1:
-            for row in np.flatnonzero(~np.isfinite(probabilities).all(axis=1)):
+        odd = np.flatnonzero(~np.isfinite(probabilities).all(axis=1))
+        if len(pixels) > 1 and len(odd):
+            probabilities = probabilities.copy()  # a runtime's result may be read-only
+            for row in odd:
                 probabilities[row] = self.classifier.predict(pixels[row : row + 1])[0]
         return probabilities
 

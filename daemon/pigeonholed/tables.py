@@ -113,6 +113,19 @@ reviews = Table(
     Column("reviewer", Text),
 )
 
+# Files that were put back, or are being put back: the intent is durable before anything moves. The daemon passes over
+# a held file until it changes or is released; `retrying` ones are only remembered until they are back.
+holds = Table(
+    "holds",
+    metadata,
+    Column("image_id", ForeignKey("images.id", ondelete="CASCADE"), primary_key=True, autoincrement=False),
+    Column("inbox", Text, nullable=False),
+    Column("source_path", Text, nullable=False),
+    Column("size_bytes", BigInteger, nullable=False),
+    Column("mtime_ns", BigInteger, nullable=False),
+    Column("state", String(16), nullable=False),
+)
+
 # An inbox that was seen before may be missing for a while (a lost mount); one that never was is a mistake.
 inboxes = Table("inboxes", metadata, Column("name", Text, primary_key=True), Column("path", Text, nullable=False))
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import heapq
+import math
 import os
 import stat
 import threading
@@ -117,8 +118,10 @@ class Watch:
         self._fs_time_ns = fs_time_ns
         self._stopwatch = stopwatch
         self._due: list[tuple[float, str]] = []
+        self._alarms: dict[str, float] = {}  # the one moment in `_due` that counts for a path
         self._ahead: deque[str] = deque()
         self._scan: Iterator[str] | None = None
+        self._scan_again = False
         self._counting = dict.fromkeys(Ineligible, 0)
         self._scan_cost_s = 0.0
         self._scan_at_s = 0.0
@@ -141,8 +144,9 @@ class Watch:
         return list(found.values())
 
     def rescan(self) -> None:
-        """Scan at the next opportunity."""
+        """Begin a scan at the next opportunity; one that is under way is followed by another."""
         self._scan_at_s = 0.0
+        self._scan_again = self._scan is not None
 
     def scanning(self) -> bool:
         """Whether a scan is under way or due at once."""
@@ -161,7 +165,10 @@ class Watch:
             self.rescan()
         self._ahead.extend(hinted)
         while self._due and self._due[0][0] <= now_s:
-            self._ahead.append(heapq.heappop(self._due)[1])
+            at_s, path = heapq.heappop(self._due)
+            if self._alarms.get(path) == at_s:
+                del self._alarms[path]
+                self._ahead.append(path)
         self._announced = True
         while self._ahead:
             path = self._ahead.popleft()
@@ -186,7 +193,8 @@ class Watch:
         pause_s = self.rules.rescan_s
         if self.window.full():
             pause_s = min(pause_s, max(self.rules.settle_s, 0.05))
-        self._scan_at_s = now_s + max(pause_s, self._DUTY * self._scan_cost_s)
+        self._scan_at_s = now_s if self._scan_again else now_s + max(pause_s, self._DUTY * self._scan_cost_s)
+        self._scan_again = False
         self._scan_cost_s = 0.0
 
     def _passed_over(self, path: str) -> bool:
@@ -229,6 +237,7 @@ class Watch:
             self.window.forget(path)
             return None
         if not stat.S_ISREG(status.st_mode):
+            self.window.forget(path)
             if not stat.S_ISDIR(status.st_mode):
                 self._counting[Ineligible.NOT_REGULAR] += 1
             return None
@@ -250,12 +259,12 @@ class Watch:
         try:
             head, tail, written_to = _peek(full_path)
         except OSError as error:
+            if error.errno == errno.EIO:
+                return True  # the decoder has retries, and the word for it
             if error.errno in {errno.EACCES, errno.EPERM}:
                 self._counting[Ineligible.PERMISSION] += 1
-                self.window.forget(path)
-                return False
-            # Gone, or a fault of the disk: the next look, or the decoder with its retries, says which.
-            return error.errno == errno.EIO
+            self.window.forget(path)  # unreadable, gone, or we are out of descriptors: the next scan says which
+            return False
         if not written_to and not end_is_missing(head, tail, signature.size):
             return True
         unchanged_s = self.window.unchanged_s(path, signature, now_s, announced=self._announced)
@@ -268,7 +277,8 @@ class Watch:
         return False
 
     def _look_again(self, path: str, at_s: float) -> None:
-        if path in self.window:
+        if path in self.window and at_s < self._alarms.get(path, math.inf):
+            self._alarms[path] = at_s
             heapq.heappush(self._due, (at_s, path))
 
 

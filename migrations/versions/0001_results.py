@@ -73,10 +73,19 @@ def upgrade() -> None:
         sa.Column("reviewer", sa.Text),
     )
     op.create_index("ix_reviews_image_id", "reviews", ["image_id"])
+    op.create_table(
+        "holds",
+        sa.Column("image_id", BIG, sa.ForeignKey("images.id", ondelete="CASCADE"), primary_key=True),
+        sa.Column("inbox", sa.Text, nullable=False),
+        sa.Column("source_path", sa.Text, nullable=False),
+        sa.Column("size_bytes", sa.BigInteger, nullable=False),
+        sa.Column("mtime_ns", sa.BigInteger, nullable=False),
+        sa.Column("state", sa.String(16), nullable=False),
+    )
     op.create_table("inboxes", sa.Column("name", sa.Text, primary_key=True), sa.Column("path", sa.Text, nullable=False))
     op.create_table("identity", sa.Column("id", sa.String(32), primary_key=True))
 
 
 def downgrade() -> None:
-    for table in ("identity", "inboxes", "reviews", "models", "predictions", "images"):
+    for table in ("identity", "inboxes", "holds", "reviews", "models", "predictions", "images"):
         op.drop_table(table)

@@ -39,7 +39,7 @@ def command(ctx: click.Context, as_json: bool, config: Path | None) -> None:
     Files are really made, renamed and removed in the folders, and the models really answer. Exit code 0 when all is
     well, else that of the first fault: 78 for the configuration, 69 for something that is not available now.
     """
-    from pigeonholed.config import load_settings  # noqa: PLC0415
+    from pigeonholed.config import load_settings
 
     settings = load_settings(chosen_config(ctx, config))
     worst = 0
@@ -64,9 +64,9 @@ def _findings(settings: Settings) -> Iterator[Finding]:
 
 
 def _tried(what: str, look: Callable[[], str]) -> Finding:
-    from pigeonholed.bundle import BundleError  # noqa: PLC0415
-    from pigeonholed.classifying import DeviceUnavailable  # noqa: PLC0415
-    from pigeonholed.errors import Misconfigured, Unavailable, UserError  # noqa: PLC0415
+    from pigeonholed.bundle import BundleError
+    from pigeonholed.classifying import DeviceUnavailable
+    from pigeonholed.errors import Misconfigured, Unavailable, UserError
 
     try:
         return Finding(what, True, look())
@@ -81,7 +81,7 @@ def _tried(what: str, look: Callable[[], str]) -> Finding:
 
 
 def _state(settings: Settings) -> str:
-    from pigeonholed.locking import Held, Lock  # noqa: PLC0415
+    from pigeonholed.locking import Held, Lock
 
     folder = settings.state.dir
     os.makedirs(folder, exist_ok=True)
@@ -93,7 +93,7 @@ def _state(settings: Settings) -> str:
 
 
 def _database(settings: Settings) -> str:
-    from pigeonholed import database  # noqa: PLC0415
+    from pigeonholed import database
 
     file = settings.database.file
     shown = file if file is not None else "the server"
@@ -110,9 +110,9 @@ def _database(settings: Settings) -> str:
 
 
 def _inbox(settings: Settings, inbox: InboxSettings) -> str:
-    from pigeonholed import database  # noqa: PLC0415
-    from pigeonholed.errors import Misconfigured  # noqa: PLC0415
-    from pigeonholed.output import Output, OutputHeld  # noqa: PLC0415
+    from pigeonholed import database
+    from pigeonholed.errors import Misconfigured
+    from pigeonholed.output import Output, OutputHeld
 
     if not inbox.path.is_dir():
         if inbox.create:
@@ -134,9 +134,9 @@ def _inbox(settings: Settings, inbox: InboxSettings) -> str:
 
 
 def _model(settings: Settings, model: str, version: int | str) -> str:
-    from pigeonholed import imaging  # noqa: PLC0415
-    from pigeonholed.classifying import load_classifier  # noqa: PLC0415
-    from pigeonholed.store import ModelStore  # noqa: PLC0415
+    from pigeonholed import imaging
+    from pigeonholed.classifying import load_classifier
+    from pigeonholed.store import ModelStore
 
     imaging.configure()
     bundle = ModelStore(settings.models.dir).open(model, version)  # type: ignore[arg-type]
@@ -149,7 +149,7 @@ def _model(settings: Settings, model: str, version: int | str) -> str:
 
 
 def _device() -> str:
-    from pigeonholed.classifying import find_gpu  # noqa: PLC0415
+    from pigeonholed.classifying import find_gpu
 
     gpu = find_gpu()
     return f"GPU: {gpu}" if gpu else f"no GPU, {os.cpu_count()} CPUs"

@@ -46,9 +46,9 @@ def command(
     """
     served = _load(model, folder, chosen_config(ctx, config))
     show = _show_json if as_json else _show_text
-    missing = [path for path in images if not path.exists()]
-    for path in missing:
-        click.echo(f"pigeonholed: there is no file {path}", err=True)
+    missing = [image for image in images if not image.exists()]
+    for image in missing:
+        click.echo(f"pigeonholed: there is no file {image}", err=True)
     for outcome, path in _Reader(served, top_k).classify(_files(images)):
         show(path, outcome, served)
     if missing:
@@ -56,11 +56,11 @@ def command(
 
 
 def _load(model: str | None, folder: Path | None, config: Path | None) -> Served:
-    from pigeonholed import imaging  # noqa: PLC0415
-    from pigeonholed.classifying import load_classifier  # noqa: PLC0415
-    from pigeonholed.config import load_settings  # noqa: PLC0415
-    from pigeonholed.serving import Served  # noqa: PLC0415
-    from pigeonholed.store import ModelStore  # noqa: PLC0415
+    from pigeonholed import imaging
+    from pigeonholed.classifying import load_classifier
+    from pigeonholed.config import load_settings
+    from pigeonholed.serving import Served
+    from pigeonholed.store import ModelStore
 
     imaging.configure()
     version: Any = "current"
@@ -82,7 +82,7 @@ def _load(model: str | None, folder: Path | None, config: Path | None) -> Served
 
 def _files(images: tuple[Path, ...]) -> Iterator[str]:
     """The named files, and what a service would take from the named folders."""
-    from pigeonholed.ignoring import NameFilter  # noqa: PLC0415
+    from pigeonholed.ignoring import NameFilter
 
     names = NameFilter(("*",), ())
     for image in images:
@@ -103,8 +103,8 @@ class _Reader:
     top_k: int
 
     def classify(self, paths: Iterator[str]) -> Iterator[tuple[Handled, str]]:
-        from pigeonholed.decoding import Demand  # noqa: PLC0415
-        from pigeonholed.serving import Policy  # noqa: PLC0415
+        from pigeonholed.decoding import Demand
+        from pigeonholed.serving import Policy
 
         demand = Demand(self.served.bundle.manifest.pixel_spec, 100_000_000, 500_000_000)
         policies = {"": Policy(None, self.top_k)}
@@ -119,7 +119,7 @@ class _Reader:
     def _flush(
         self, waiting: list[tuple[Handled | Decoded, str]], policies: dict[str, Policy]
     ) -> Iterator[tuple[Handled, str]]:
-        from pigeonholed.images import Decoded  # noqa: PLC0415
+        from pigeonholed.images import Decoded
 
         decoded = [item for item, _path in waiting if isinstance(item, Decoded)]
         outcomes = iter(self.served.classify(decoded, policies) if decoded else ())
@@ -128,8 +128,8 @@ class _Reader:
 
 
 def _examined(path: str, demand: Demand) -> Handled | Decoded:
-    from pigeonholed.decoding import examine  # noqa: PLC0415
-    from pigeonholed.images import Arrival, Fingerprint, ImageFile, Reason, Rejected  # noqa: PLC0415
+    from pigeonholed.decoding import examine
+    from pigeonholed.images import Arrival, Fingerprint, ImageFile, Reason, Rejected
 
     arrival = Arrival(0, ImageFile("", path, 0, 0), "", "", 0.0)
     try:
@@ -140,9 +140,9 @@ def _examined(path: str, demand: Demand) -> Handled | Decoded:
 
 
 def _facts(path: str, outcome: Handled, served: Served) -> dict[str, Any]:
-    from pigeonholed.images import Classified, Reason, Rejected  # noqa: PLC0415
-    from pigeonholed.paths import to_text  # noqa: PLC0415
-    from pigeonholed.placing import placement_of  # noqa: PLC0415
+    from pigeonholed.images import Classified, Reason, Rejected
+    from pigeonholed.paths import to_text
+    from pigeonholed.placing import placement_of
 
     facts: dict[str, Any] = {
         "path": to_text(path),

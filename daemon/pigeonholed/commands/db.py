@@ -24,7 +24,7 @@ def command() -> None:
 @click.pass_context
 def upgrade(ctx: click.Context, config: Path | None) -> None:
     """Bring the schema to the newest version, keeping the data; makes the database if there is none."""
-    from pigeonholed import database  # noqa: PLC0415
+    from pigeonholed import database
 
     engine = _engine(chosen_config(ctx, config))
     before = database.current_revision(engine)
@@ -38,7 +38,7 @@ def upgrade(ctx: click.Context, config: Path | None) -> None:
 @click.pass_context
 def current(ctx: click.Context, as_json: bool, config: Path | None) -> None:
     """Say which schema the database has, and which one this program works with."""
-    from pigeonholed import database  # noqa: PLC0415
+    from pigeonholed import database
 
     engine = _engine(chosen_config(ctx, config), must_exist=True)
     have, newest = database.current_revision(engine), database.newest_revision()
@@ -49,8 +49,8 @@ def current(ctx: click.Context, as_json: bool, config: Path | None) -> None:
 
 
 def _engine(config: Path | None, *, must_exist: bool = False) -> Engine:
-    from pigeonholed import database  # noqa: PLC0415
-    from pigeonholed.config import load_settings  # noqa: PLC0415
+    from pigeonholed import database
+    from pigeonholed.config import load_settings
 
     settings = load_settings(config)
     file = settings.database.file

@@ -24,16 +24,16 @@ def command(folder: Path) -> None:
     DIR (default: demo/) stays to be looked at: pigeonholed.toml, pigeonholed.db, inbox/, sorted/, models/ and
     dropped.csv, which says what was dropped and what is on it.
     """
-    from rich.console import Console  # noqa: PLC0415
+    from rich.console import Console
 
-    from pigeonholed.demonstration import Demo  # noqa: PLC0415
+    from pigeonholed.demonstration import Demo
 
     summary = Demo(folder, lambda line: click.echo(line, err=True)).run()
     _show(Console(highlight=False), summary, folder)
 
 
 def _show(console: Console, summary: Summary, folder: Path) -> None:
-    from pigeonholed.demonstration import accuracy  # noqa: PLC0415
+    from pigeonholed.demonstration import accuracy
 
     _table(console, summary.results)
     _rejected(console, summary.results)
@@ -57,9 +57,9 @@ def _show(console: Console, summary: Summary, folder: Path) -> None:
 
 
 def _table(console: Console, results: Sequence[Result]) -> None:
-    from rich.table import Table  # noqa: PLC0415
+    from rich.table import Table
 
-    from pigeonholed.images import Placement  # noqa: PLC0415
+    from pigeonholed.images import Placement
 
     labelled = [result for result in results if result.label is not None]
     table = Table(title="What went where")
@@ -88,7 +88,7 @@ def _table(console: Console, results: Sequence[Result]) -> None:
 
 
 def _rejected(console: Console, results: Sequence[Result]) -> None:
-    from rich.table import Table  # noqa: PLC0415
+    from rich.table import Table
 
     table = Table(title="What was rejected, and why")
     for name in ("dropped as", "reason", "now in sorted/"):

@@ -16,7 +16,7 @@ def command(folder: Path) -> None:
 
     What is there already is left as it is; a pigeonholed.toml that is there is never overwritten.
     """
-    from pigeonholed.resources import shipped_folder  # noqa: PLC0415
+    from pigeonholed.resources import shipped_folder
 
     config = folder / "pigeonholed.toml"
     try:

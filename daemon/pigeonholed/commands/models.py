@@ -52,8 +52,8 @@ def list_(ctx: click.Context, as_json: bool, folder: Path | None, config: Path |
 @click.pass_context
 def verify(ctx: click.Context, names: tuple[str, ...], folder: Path | None, config: Path | None) -> None:
     """Check every version of the named models (default: all): checksums, layers, self-test. Exit 1 if one fails."""
-    from pigeonholed.bundle import BundleError  # noqa: PLC0415
-    from pigeonholed.classifying import load_classifier  # noqa: PLC0415
+    from pigeonholed.bundle import BundleError
+    from pigeonholed.classifying import load_classifier
 
     store = _store(folder, chosen_config(ctx, config))
     failed = False
@@ -74,7 +74,7 @@ def verify(ctx: click.Context, names: tuple[str, ...], folder: Path | None, conf
 
 
 def _store(folder: Path | None, config: Path | None) -> ModelStore:
-    from pigeonholed.config import load_settings  # noqa: PLC0415
-    from pigeonholed.store import ModelStore  # noqa: PLC0415
+    from pigeonholed.config import load_settings
+    from pigeonholed.store import ModelStore
 
     return ModelStore(folder if folder is not None else load_settings(config).models.dir)

@@ -43,9 +43,9 @@ def command(
     With --once it exits 0 when all was filed (a rejected picture is filed too), and 1 when a file was still changing
     and had to be left.
     """
-    from pigeonholed import logs  # noqa: PLC0415
-    from pigeonholed.config import load_settings  # noqa: PLC0415
-    from pigeonholed.pipeline import build  # noqa: PLC0415
+    from pigeonholed import logs
+    from pigeonholed.config import load_settings
+    from pigeonholed.pipeline import build
 
     overrides = {"log.level": log_level, "log.format": log_format}
     settings = load_settings(chosen_config(ctx, config), overrides=overrides)

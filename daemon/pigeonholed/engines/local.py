@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from pigeonholed.batching import Flush
     from pigeonholed.crew import Crew
     from pigeonholed.decoding import Demand
-    from pigeonholed.images import Arrival, Handled
+    from pigeonholed.images import Arrival, Handled, Rejected, Withdrawn
+    from pigeonholed.imaging import PixelSpec
     from pigeonholed.metrics import Metrics
     from pigeonholed.output import Output
     from pigeonholed.patience import Patience
@@ -64,11 +65,22 @@ class Flow:
 
 @dataclass(slots=True)
 class Lane:
-    """The queue in front of one model. `served` is read by its classifying thread at each batch."""
+    """The queue in front of one model.
+
+    Attributes:
+        served: what classifies the next batch; another version is put in its place while the service runs.
+        decoded: pictures for it.
+        flow: pictures on their way to it.
+    """
 
     served: Served
     decoded: Channel[Decoded]
     flow: Flow = field(default_factory=Flow)
+
+    @property
+    def spec(self) -> PixelSpec:
+        """What the model wants to see now."""
+        return self.served.bundle.manifest.pixel_spec
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,16 +165,18 @@ class LocalEngine:
             for arrival in chunk:
                 started_s = time.perf_counter()
                 route = self._routes[arrival.file.inbox]
-                path = route.output.work_path(arrival)
-                result = self._patience.retry(
-                    "decode", "read a claimed file", partial(examine, arrival, path, route.demand)
-                )
+                result = self._examine(arrival, route, route.lane.spec)
                 duration.observe(time.perf_counter() - started_s)
                 if isinstance(result, Decoded):
                     ready.setdefault(id(route.lane), []).append(result)
                 else:
                     refused.append(result)
             self._pass_on(chunk, ready, refused)
+
+    def _examine(self, arrival: Arrival, route: Route, spec: PixelSpec) -> Decoded | Rejected | Withdrawn:
+        demand = route.demand if route.demand.spec == spec else replace(route.demand, spec=spec)
+        path = route.output.work_path(arrival)
+        return self._patience.retry("decode", "read a claimed file", partial(examine, arrival, path, demand))
 
     def _pass_on(self, chunk: Sequence[Arrival], ready: Mapping[int, list[Decoded]], refused: list[Handled]) -> None:
         for lane in self._lanes:
@@ -184,11 +198,27 @@ class LocalEngine:
             on_its_way=lane.flow.count,
         ):
             served = lane.served
+            seen, refused = self._seen_by(served, batch)
             started_s = time.perf_counter()
-            outcomes = served.classify(batch, policies)
+            outcomes: list[Handled] = [*served.classify(seen, policies), *refused] if seen else refused
             duration.observe(time.perf_counter() - started_s)
-            self._count_batch(served, len(batch), flush)
+            self._count_batch(served, len(seen), flush)
             self._outcomes.put(outcomes)
+
+    def _seen_by(self, served: Served, batch: list[Decoded]) -> tuple[list[Decoded], list[Handled]]:
+        """Decode again what was decoded for an earlier version of the model that wanted to see it otherwise."""
+        spec = served.bundle.manifest.pixel_spec
+        if all(decoded.spec == spec for decoded in batch):
+            return batch, []
+        seen: list[Decoded] = []
+        refused: list[Handled] = []
+        for decoded in batch:
+            again = self._examine(decoded.arrival, self._routes[decoded.arrival.file.inbox], spec)
+            if isinstance(again, Decoded):
+                seen.append(again)
+            else:
+                refused.append(again)
+        return seen, refused
 
     def _count_batch(self, served: Served, size: int, flush: Flush) -> None:
         labels = (served.bundle.name, str(served.bundle.version))

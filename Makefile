@@ -1,0 +1,50 @@
+# `make demo` and `make test` install first; both need only make and a Python 3.11 to 3.13 with venv.
+
+BIN := .venv/bin
+STAMP := .venv/.installed
+# make test ARGS='-k auditor'; make soak KILLS=5000
+ARGS ?=
+KILLS ?= 1000
+
+.PHONY: help install install-ray demo test lint bench soak
+.DELETE_ON_ERROR:
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
+
+install: $(STAMP) ## .venv/ with both commands and all extras but gpu and ray; PYTHON=python3.12 chooses the Python
+
+install-ray: .venv/.installed-ray ## Ray as well, for [engine] kind = "ray"
+
+demo: $(STAMP) ## the main job on real pictures: trains, serves, sorts; look at demo/ afterwards
+	$(BIN)/pigeonholed demo $(ARGS)
+
+test: $(STAMP) ## all tests; ARGS='-k name' for some
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(STAMP) ## style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(STAMP) ## every benchmark: ours and the alternatives on the same work
+	@set -e; for benchmark in benchmarks/bench_*.py; do \
+		if [ -e "$$benchmark" ]; then echo "== $$benchmark"; $(BIN)/python "$$benchmark" $(ARGS); \
+		else echo "no benchmark yet: benchmarks/ has no bench_*.py"; fi; \
+	done
+
+soak: $(STAMP) ## the crash tests for as long as you like: KILLS=1000
+	PIGEONHOLED_TEST_KILLS=$(KILLS) $(BIN)/python -m pytest tests/crash $(ARGS)
+
+# Changed pins or metadata install again; changed code need not, the installation is editable.
+# A PYTHON that was named is always looked at: the environment may have another.
+$(STAMP): requirements.lock pyproject.toml .ci/install $(if $(PYTHON),FORCE)
+	@PYTHON="$(PYTHON)" .ci/install
+	@touch $@
+
+.venv/.installed-ray: $(STAMP) requirements-ray.lock
+	@.ci/install ray
+	@touch $(STAMP) $@
+
+.PHONY: FORCE
+FORCE:

@@ -1,0 +1,81 @@
+"""OpenVINO on the CPU: the lightest way to serve; TensorFlow and Keras are never imported by it."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pigeonholed.bundle import BundleError
+from pigeonholed.classifying.batched import Network
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import numpy.typing as npt
+
+    from pigeonholed.bundle import Input
+
+
+def import_openvino() -> Any:
+    """The `openvino` package, kept from reporting to its maker.
+
+    Every import of it would otherwise send an event over the network, from threads of its own, and write files into
+    the home folder, which a hardened service must not have. Where `openvino_telemetry` cannot be imported it takes a
+    stub of its own instead, as if that optional package were not installed.
+    """
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # None is how Python says "not there"
+    import openvino
+
+    return openvino
+
+
+def load(model: bytes, weights: bytes, wanted: Input, where: Path, *, precision: str = "auto") -> Network:
+    """Compiles a network for the CPU.
+
+    Args:
+        model: content of `model.xml`.
+        weights: content of `model.bin`.
+        wanted: the input that the network must have.
+        where: the bundle, for messages.
+        precision: `auto` is f32. A CPU with AMX or AVX512_BF16 would compute in bf16 unasked, which shifts
+            probabilities away from those that calibration and thresholds were fitted to.
+
+    Raises:
+        BundleError: OpenVINO refuses the network, or its input is not uint8 [N, height, width, 3].
+    """
+    ov = import_openvino()
+    try:
+        network = ov.Core().read_model(model, weights)
+        shape = network.inputs[0].partial_shape if len(network.inputs) == 1 else None
+        pixels = [-1, wanted.height, wanted.width, 3]
+        if (
+            shape is None
+            or not shape.compatible(ov.PartialShape(pixels))
+            or network.inputs[0].element_type != ov.Type.u8
+        ):
+            raise BundleError(f"The OpenVINO network at {where} does not take the pixels that its manifest says.")
+        # One network for all batch sizes: measured as fast as one compiled for each, in a fraction of the memory.
+        network.reshape(pixels)
+        compiled = ov.Core().compile_model(network, "CPU", _options(ov, precision))
+    except RuntimeError as fault:
+        raise BundleError(f"OpenVINO cannot load the network at {where}.") from fault
+    request = compiled.create_infer_request()
+    output = compiled.outputs[0]
+
+    def infer(batch: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        return np.asarray(request.infer({0: batch}, share_inputs=True)[output], np.float32)
+
+    return Network("openvino", "cpu", compiled.get_property("INFERENCE_PRECISION_HINT").to_string(), infer)
+
+
+def _options(ov: Any, precision: str) -> dict[str, Any]:
+    """Options of the CPU device: one batch at a time, on all cores."""
+    types = {"auto": ov.Type.f32, "f32": ov.Type.f32, "bf16": ov.Type.bf16, "f16": ov.Type.f16}
+    return {
+        "PERFORMANCE_HINT": "LATENCY",
+        "NUM_STREAMS": "1",
+        "INFERENCE_PRECISION_HINT": types[precision],
+        "ENABLE_CPU_PINNING": False,  # decoding threads share these cores; pinned threads would wait for them
+    }
