@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import structlog
 
+from pigeonholed import systemd
 from pigeonholed.metrics import Stage
 
 if TYPE_CHECKING:
@@ -66,9 +67,13 @@ class Service:
         claiming = self.crew.start("claimer", self._claim)
         finishing = self.crew.start("finisher", self._finish)
         self.warm = True
+        systemd.notify("READY=1", "STATUS=serving")
         while claiming.is_alive():
             self.observe()
+            if not self.stuck():
+                systemd.notify("WATCHDOG=1", f"STATUS={self.reporter.filed} files filed")
             claiming.join(0.5)
+        systemd.notify("STOPPING=1", "STATUS=finishing what is in flight")
         # Shutdown, as a sentence: the claimer has ended; let the engine run out; then the finisher has the last word.
         self.engine.close()
         finishing.join()

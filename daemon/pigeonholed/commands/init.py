@@ -20,10 +20,14 @@ def command(folder: Path) -> None:
 
     config = folder / "pigeonholed.toml"
     try:
+        example = (shipped_folder("config") / "pigeonholed.toml").read_bytes()
+    except FileNotFoundError as error:
+        raise Misconfigured(str(error)) from None
+    try:
         for name in ("inbox", "sorted", "models"):
             (folder / name).mkdir(parents=True, exist_ok=True)
         with config.open("xb") as file:
-            file.write((shipped_folder("config") / "pigeonholed.toml").read_bytes())
+            file.write(example)
     except FileExistsError:
         raise Misconfigured(f"{config} is there already and is left as it is; choose another folder") from None
     except OSError as error:
@@ -31,7 +35,7 @@ def command(folder: Path) -> None:
     click.echo(f"""Made {folder}/ with pigeonholed.toml, inbox/, sorted/ and models/.
 
 Next:
-  1. pigeonholed-train train PICTURES --name mymodel --models {folder / "models"} --publish
+  1. pigeonholed-train train PICTURES --recipe digits --name mymodel --models {folder / "models"} --publish
      (PICTURES holds one folder of examples for each class)
   2. write the name of your model into {config}
   3. pigeonholed check --config {config}

@@ -1,0 +1,21 @@
+"""What systemd is told of us, by the protocol of sd_notify(3): a datagram to the socket that it names."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+from collections.abc import Mapping
+
+
+def notify(*lines: str, environ: Mapping[str, str] = os.environ) -> bool:
+    """Send state such as `READY=1`; false where nobody listens. Never raises: the service must not depend on it."""
+    address = environ.get("NOTIFY_SOCKET", "")
+    if not address.startswith(("/", "@")):
+        return False
+    if address.startswith("@"):
+        address = "\0" + address[1:]
+    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as channel:
+        channel.sendto("\n".join(lines).encode(), address)
+        return True
+    return False
