@@ -1,0 +1,39 @@
+"""Entry point of `pigeonholed-train`: every error that a user can cause becomes one message and an exit code."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import click
+
+from pigeonholed_training.errors import TrainingError
+
+
+def main() -> None:
+    """Runs the command line; exits with a code of the contract (0, 1, 2, 69, 78)."""
+    # Before anything imports TensorFlow; a user's own choice stands.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    from pigeonholed_training.cli import cli
+
+    try:
+        cli.main(prog_name="pigeonholed-train", standalone_mode=False)
+    except click.exceptions.Exit as leaving:
+        sys.exit(leaving.exit_code)
+    except click.ClickException as fault:
+        fault.show()
+        sys.exit(fault.exit_code)
+    except TrainingError as fault:
+        click.echo(f"Error: {fault}", err=True)
+        sys.exit(fault.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("Interrupted; the same command goes on after the last finished epoch.", err=True)
+        sys.exit(1)
+    except BrokenPipeError:
+        # Whoever read our output has gone; Python would complain when it closes standard output.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()
