@@ -36,11 +36,11 @@ class Fault(click.ClickException):
 class Commands(click.Group):
     """Imports a command only when it is used: `--help` and `init` need no database, no OpenCV and no model."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 (click's signature)
         """In the order in which a newcomer meets them."""
         return list(_COMMANDS)
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
         """The command, or None."""
         module = _COMMANDS.get(cmd_name)
         if module is None:

@@ -17,7 +17,7 @@ from pigeonholed.settings import Address, DatabaseSettings, InboxSettings, Setti
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["Address", "ConfigError", "Fault", "InboxSettings", "Settings", "find_config", "load_settings"]
+__all__ = ["PACKAGED", "Address", "ConfigError", "Fault", "InboxSettings", "Settings", "find_config", "load_settings"]
 
 FILE_NAME = "pigeonholed.toml"
 PACKAGED = Path("/etc/pigeonholed")

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import secrets
+import sqlite3
 import threading
 import time
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 import sqlalchemy as sa
 import structlog
@@ -13,10 +16,12 @@ from sqlalchemy import event
 from sqlalchemy.engine import make_url
 
 from pigeonholed import tables
+from pigeonholed.durable import sync
 from pigeonholed.errors import Unavailable
 from pigeonholed.resources import shipped_folder
 
 if TYPE_CHECKING:
+    from pathlib import Path
     from typing import Any
 
     from alembic.config import Config
@@ -44,7 +49,7 @@ def connect(url: str, *, read_only: bool = False) -> Engine:
     if parsed.get_backend_name() != "sqlite":
         return sa.create_engine(parsed, pool_pre_ping=True, hide_parameters=True)
     if read_only:
-        parsed = parsed.set(database=f"file:{parsed.database}", query={"mode": "ro", "uri": "true"})
+        parsed = parsed.set(database=f"file:{quote(str(parsed.database))}", query={"mode": "ro", "uri": "true"})
     engine = sa.create_engine(parsed, connect_args={"timeout": 5.0, "check_same_thread": False}, hide_parameters=True)
 
     @event.listens_for(engine, "connect")
@@ -119,6 +124,33 @@ def wait_for(engine: Engine, stop: threading.Event, *, patience_s: float | None)
             wait_s = min(wait_s * 2, 5.0)
         else:
             return
+
+
+def backup(engine: Engine, file: Path) -> int:
+    """Copy an SQLite database to a new file while it is in use; returns its size in bytes.
+
+    Raises:
+        DatabaseUnavailable: the database is a server's, or the copy could not be made; then nothing is left of it.
+    """
+    if engine.dialect.name != "sqlite":
+        raise DatabaseUnavailable(
+            f"'db backup' copies SQLite databases; use the server's own tool for {engine.url.host}"
+        )
+    draft = file.with_name(f".{file.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        if file.exists():
+            raise DatabaseUnavailable(f"cannot write a backup to {file}: there is a file of that name")
+        with engine.connect() as connection:
+            connection.connection.cursor().execute("COMMIT")  # VACUUM INTO reads a snapshot, outside a transaction
+            connection.connection.cursor().execute("VACUUM INTO ?", (str(draft),))
+        sync(draft)
+        os.link(draft, file)
+        sync(file.parent)
+        return file.stat().st_size
+    except (sa.exc.DBAPIError, sqlite3.Error, OSError) as error:
+        raise DatabaseUnavailable(f"cannot write a backup to {file}: {error}") from error
+    finally:
+        draft.unlink(missing_ok=True)
 
 
 def unavailable(engine: Engine, error: sa.exc.DBAPIError) -> DatabaseUnavailable:

@@ -250,7 +250,7 @@ class Finisher:
             output.disk.rename_new(draft, sidecar)
         except FileExistsError:
             os.unlink(draft)
-            if not _explains(sidecar, plan.arrival):
+            if not explains(sidecar, plan.arrival.key):
                 return False
         self._sidecars.setdefault(output, set()).add(sidecar)
         return True
@@ -327,11 +327,11 @@ def _explanation(plan: Plan) -> dict[str, object]:
     }
 
 
-def _explains(sidecar: str, arrival: Arrival) -> bool:
-    """Whether a sidecar is ours: an earlier attempt at this very arrival wrote it."""
+def explains(sidecar: str, key: str) -> bool:
+    """Whether a sidecar is ours: it was written for this very arrival."""
     try:
         with open(sidecar, encoding="utf-8") as file:
             content = json.load(file)
     except (OSError, ValueError):
         return False
-    return isinstance(content, dict) and content.get("arrival") == arrival.key
+    return isinstance(content, dict) and content.get("arrival") == key

@@ -54,9 +54,8 @@ class NameFilter:
     def __init__(self, include: Iterable[str] = ("*",), exclude: Iterable[str] = ()) -> None:
         names, paths = _split(exclude)
         folder_names = [name.removesuffix("/") for name in names]
-        file_names = [name for name in names if not name.endswith("/")]
         self._folder = _any_of([_HIDDEN, *SYSTEM_FOLDERS, *TEMPORARY_FOLDERS, *folder_names])
-        self._file = _any_of([_HIDDEN, *SYSTEM_FILES, *TEMPORARY_FILES, *file_names], PARTIAL_SUFFIXES)
+        self._file = _any_of([_HIDDEN, *SYSTEM_FILES, *TEMPORARY_FILES, *names], PARTIAL_SUFFIXES)
         self._excluded_path = _any_of(paths) if paths else None
         names, paths = _split(include)
         everything = "*" in names
@@ -92,7 +91,7 @@ class NameFilter:
 
 
 def _split(patterns: Iterable[str]) -> tuple[list[str], list[str]]:
-    """Patterns of names (a trailing slash says that only folders are meant) and patterns of paths."""
+    """Patterns of names, a trailing slash (which no name of a file has) kept, and patterns of paths."""
     names, paths = [], []
     for pattern in patterns:
         if "/" in pattern.rstrip("/"):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
@@ -59,6 +60,30 @@ class InFlight:
     arrival: Arrival
     attempts: int
     plan: Plan | None
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """A file in an inbox that is passed over while it is unchanged; `path` as `os.fsdecode` gives it."""
+
+    inbox: str
+    path: str
+    size: int
+    mtime_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Filed:
+    """A result, as far as putting its file back asks for it; `hold` says where it came from."""
+
+    id: int
+    hold: Hold
+    destination: str
+    placement: Placement
+    sha256: str | None
+    arrival: str
+    reason: str | None
+    detail: str | None
 
 
 class Ledger:
@@ -155,6 +180,85 @@ class Ledger:
         with self._engine.connect() as connection:
             return [_in_flight(row, seen_s) for row in connection.execute(query)]
 
+    def filed(
+        self,
+        *,
+        last: int | None = None,
+        since: datetime | None = None,
+        image: int | None = None,
+        placement: Placement | None = None,
+        reason: Reason | None = None,
+        inbox: str | None = None,
+    ) -> list[Filed]:
+        """Results, the newest first, that answer to every condition given."""
+        columns = tables.images.c
+        query = sa.select(tables.images).where(columns.status == Status.FILED.value).order_by(columns.id.desc())
+        wanted = {columns.id: image, columns.outcome: placement, columns.reason: reason, columns.inbox: inbox}
+        for column, value in wanted.items():
+            if value is not None:
+                query = query.where(column == value)
+        if since is not None:
+            query = query.where(columns.filed_at >= since)
+        if last is not None:
+            query = query.limit(last)
+        with self._engine.connect() as connection:
+            return [_filed(row) for row in connection.execute(query)]
+
+    def begin_return(self, files: Sequence[Filed], *, hold: bool) -> None:
+        """Record that files are about to be put back."""
+        state = HoldState.RETURNING if hold else HoldState.RETRYING
+        rows = [
+            {
+                "image_id": file.id,
+                "inbox": file.hold.inbox,
+                "source_path": to_text(file.hold.path),
+                "size_bytes": file.hold.size,
+                "mtime_ns": file.hold.mtime_ns,
+                "state": state.value,
+            }
+            for file in files
+        ]
+        self._writer.write([Change(self._statements.hold, rows)])
+
+    def end_return(self, files: Sequence[Filed]) -> None:
+        """Record that files are back, durably."""
+        rows = [{"b_id": file.id} for file in files]
+        self._writer.write(
+            [
+                Change(statement, rows)
+                for statement in (self._statements.back, self._statements.held, self._statements.retried)
+            ]
+        )
+
+    def cancel_return(self, files: Sequence[Filed]) -> None:
+        """Record that files stay where they are filed."""
+        self._writer.write([Change(self._statements.unheld, [{"b_id": file.id} for file in files])])
+
+    def release(self) -> None:
+        """Forget every hold."""
+        self._writer.write([Change(self._statements.release, [{"b_state": HoldState.HELD.value}])])
+
+    def returning(self) -> list[Filed]:
+        """Files that an earlier process was putting back."""
+        columns = tables.holds.c
+        query = (
+            sa.select(tables.images)
+            .join(tables.holds, columns.image_id == tables.images.c.id)
+            .where(columns.state.in_([HoldState.RETURNING.value, HoldState.RETRYING.value]))
+        )
+        with self._engine.connect() as connection:
+            return [_filed(row) for row in connection.execute(query)]
+
+    def holds(self) -> list[Hold]:
+        """The files that are passed over, or are about to be."""
+        columns = tables.holds.c
+        query = sa.select(tables.holds).where(columns.state.in_([HoldState.HELD.value, HoldState.RETURNING.value]))
+        with self._engine.connect() as connection:
+            return [
+                Hold(row.inbox, from_text(row.source_path), row.size_bytes, row.mtime_ns)
+                for row in connection.execute(query)
+            ]
+
     def known_inboxes(self) -> set[str]:
         """The names of the inboxes that a daemon on this database has ever seen."""
         with self._engine.connect() as connection:
@@ -167,6 +271,14 @@ class Ledger:
     def _filed(self, arrivals: Sequence[Arrival], now: datetime) -> list[Change]:
         rows = [{"b_id": arrival.id, "b_token": arrival.token, "b_filed_at": now} for arrival in arrivals]
         return [Change(self._statements.filed, rows)]
+
+
+class HoldState(StrEnum):
+    """How far the putting back of a file has come."""
+
+    RETURNING = "returning"  # it is about to be put back, to be held there
+    RETRYING = "retrying"  # it is about to be put back, to be taken again
+    HELD = "held"  # it is back, and passed over
 
 
 class _Statements:
@@ -189,6 +301,18 @@ class _Statements:
             .where(mine, images.c.status == Status.PLANNED.value)
             .values(status=Status.FILED.value, filed_at=sa.bindparam("b_filed_at"))
         )
+        holds = tables.holds
+        held = holds.c.image_id == sa.bindparam("b_id")
+        self.hold: Executable = insert(holds).on_conflict_do_nothing()
+        self.back: Executable = (
+            sa.update(images).where(images.c.id == sa.bindparam("b_id")).values(status=Status.RETURNED.value)
+        )
+        self.held: Executable = (
+            sa.update(holds).where(held, holds.c.state == HoldState.RETURNING.value).values(state=HoldState.HELD.value)
+        )
+        self.retried: Executable = sa.delete(holds).where(held, holds.c.state == HoldState.RETRYING.value)
+        self.unheld: Executable = sa.delete(holds).where(held)
+        self.release: Executable = sa.delete(holds).where(holds.c.state == sa.bindparam("b_state"))
         self.attempt: Executable = (
             sa.update(images).where(images.c.id == sa.bindparam("b_id")).values(attempts=images.c.attempts + 1)
         )
@@ -248,6 +372,20 @@ def _prediction_rows(plan: Plan) -> list[dict[str, Any]]:
         {"image_id": plan.arrival.id, "rank": rank, "label": label, "confidence": confidence}
         for rank, (label, confidence) in enumerate(plan.prediction.ranked, 1)
     ]
+
+
+def _filed(row: Any) -> Filed:
+    hold = Hold(row.inbox, from_text(row.source_path), row.size_bytes, row.mtime_ns)
+    return Filed(
+        row.id,
+        hold,
+        from_text(row.destination),
+        Placement(row.outcome),
+        row.sha256,
+        row.arrival,
+        row.reason,
+        row.detail,
+    )
 
 
 def _in_flight(row: Any, seen_s: float) -> InFlight:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from pigeonholed.claiming import Claimer
     from pigeonholed.watching import Watch
@@ -33,36 +33,43 @@ class OneRun:
         """Return when all is claimed but what `left` names."""
         started_s = self._clock()
         self._scan_all(stop)
-        present = {watch.rules.name: set(watch.window.paths()) for watch in self._watches}
+        # Where a window is full, files wait outside that nobody remembers: then whatever is there was there.
+        present = {
+            watch.rules.name: None if watch.window.full() else set(watch.window.paths()) for watch in self._watches
+        }
         longest_s = max((watch.rules.settle_s for watch in self._watches), default=0.0)
         while not stop.is_set():
-            waited_for = self._waited_for(present, started_s)
-            if not waited_for and self._clock() - started_s >= longest_s:
-                break
-            stop.wait(_LOOK_EVERY_S)
-            if not self._claimer.turn() and self._clock() - started_s >= longest_s:
+            busy = self._claimer.turn()
+            if self._clock() - started_s >= longest_s:
                 self._scan_all(stop)
+                if not self._waited_for(present, started_s):
+                    break
+            if not busy:
+                stop.wait(_LOOK_EVERY_S)
         self.left = sorted(
-            f"{watch.rules.name}/{path}"
-            for watch in self._watches
-            for path in watch.window.paths()
-            if path in present[watch.rules.name]
+            f"{watch.rules.name}/{path}" for watch in self._watches for path in _present_in(watch, present)
         )
 
     def _scan_all(self, stop: threading.Event) -> None:
         """One complete pass over every inbox, claiming what is ready."""
-        before = [watch.scans for watch in self._watches]
+        wanted = [watch.scans + (2 if watch.scanning() else 1) for watch in self._watches]
         for watch in self._watches:
             watch.rescan()
         while not stop.is_set() and any(
-            watch.scans == scans for watch, scans in zip(self._watches, before, strict=True)
+            watch.scans < scans for watch, scans in zip(self._watches, wanted, strict=True)
         ):
             self._claimer.turn()
 
-    def _waited_for(self, present: dict[str, set[str]], started_s: float) -> bool:
+    def _waited_for(self, present: Mapping[str, set[str] | None], started_s: float) -> bool:
         """Whether any file that was there at start may still become complete."""
         for watch in self._watches:
             changing = set(watch.window.changed_after(started_s + watch.rules.settle_s))
-            if any(path in present[watch.rules.name] and path not in changing for path in watch.window.paths()):
+            if any(path not in changing for path in _present_in(watch, present)):
                 return True
         return False
+
+
+def _present_in(watch: Watch, present: Mapping[str, set[str] | None]) -> list[str]:
+    """What is still waited for in an inbox and was there at start."""
+    names = present[watch.rules.name]
+    return [path for path in watch.window.paths() if names is None or path in names]

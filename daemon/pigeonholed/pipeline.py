@@ -7,11 +7,12 @@ import threading
 import time
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Literal
 
 import structlog
 
-from pigeonholed import database, imaging, recovery
+from pigeonholed import imaging, recovery
 from pigeonholed.channel import Channel
 from pigeonholed.claiming import Claimer, Feed
 from pigeonholed.classifying import DeviceUnavailable, load_classifier
@@ -20,31 +21,30 @@ from pigeonholed.decoding import Demand
 from pigeonholed.engines.local import Lane, LocalEngine, Route, Sizes
 from pigeonholed.errors import Misconfigured, Unavailable
 from pigeonholed.events import Events, gives_events
-from pigeonholed.finishing import Delivery, Finisher
+from pigeonholed.finishing import Finisher
 from pigeonholed.health import HealthServer
 from pigeonholed.ignoring import NameFilter
-from pigeonholed.ledger import Ledger
 from pigeonholed.locking import Held, Lock
-from pigeonholed.metrics import Metrics, Stage
+from pigeonholed.metrics import Metrics, Reload, Stage
 from pigeonholed.onerun import OneRun
-from pigeonholed.output import Output
 from pigeonholed.patience import Patience
-from pigeonholed.placing import Placer
+from pigeonholed.records import open_records
 from pigeonholed.reporting import Reporter
 from pigeonholed.service import Claiming, Service
 from pigeonholed.serving import Policy, Served
-from pigeonholed.store import ModelStore
+from pigeonholed.switching import Switcher
 from pigeonholed.watching import Rules, Watch
-from pigeonholed.writer import Writer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from pigeonholed.output import Output
+    from pigeonholed.records import Records
+    from pigeonholed.returning import Holds
     from pigeonholed.settings import InboxSettings, Settings
+    from pigeonholed.store import ModelStore
 
 log = structlog.get_logger()
-
-_ONCE_PATIENCE_S = 10.0
 
 
 @contextmanager
@@ -71,10 +71,9 @@ def build(
         metrics = Metrics()
         health = _Health()
         _serve_http(settings, metrics, health, stack)
-        ledger, writer = _open_database(settings, stop, stack, once=once, may_upgrade=may_upgrade)
-        _check_inboxes(settings, ledger, once=once)
-        outputs = _open_outputs(settings, ledger, stack)
-        lanes = _load_models(settings, ledger, metrics)
+        records = stack.enter_context(open_records(settings, stop=stop, serving=not once, may_upgrade=may_upgrade))
+        ledger, deliveries, outputs = records.ledger, records.deliveries, records.outputs
+        lanes = _load_models(settings, records, metrics)
 
         patience = Patience(stop, lambda stage, error: metrics.count_error(Stage(stage), error))
         crew = Crew(lambda: service.tear_down())  # noqa: PLW0108 (the service is made below)
@@ -82,24 +81,21 @@ def build(
         workers = settings.batching.decode_workers or os.cpu_count() or 1
         sizes = Sizes(settings.batching.max_batch_size, settings.batching.max_wait_s, workers)
         reporter = Reporter(metrics)
-        deliveries = {
-            inbox.name: Delivery(str(inbox.path), outputs[str(inbox.output)], Placer(inbox.template))
-            for inbox in settings.inbox
-        }
         finisher = Finisher(deliveries, ledger, patience, reporter.filed_batch, reporter.withdrawn)
         resumed = recovery.recover(ledger, finisher, deliveries, time.monotonic())
 
         engine = LocalEngine(routes, sizes, crew, patience, metrics)
         feeds = [
-            Feed(_watch(inbox, outputs[str(inbox.output)]), outputs[str(inbox.output)]) for inbox in settings.inbox
+            Feed(_watch(inbox, outputs[str(inbox.output)], records.holds), outputs[str(inbox.output)])
+            for inbox in settings.inbox
         ]
         watches = [feed.watch for feed in feeds]
         claimer = Claimer(feeds, ledger, engine, patience, metrics)
         events = None if once else _watch_events(settings, watches, claimer, stack)
         claiming: Claiming = OneRun(claimer, watches) if once else claimer
         service = Service(
-            settings, stop, crew, claimer, claiming, engine, finisher, ledger, writer, metrics, reporter, watches,
-            events, resumed,
+            settings, stop, crew, claimer, claiming, engine, finisher, records, metrics, reporter, watches, events,
+            _switcher(settings, records, lanes, metrics), resumed,
         )  # fmt: skip
         health.service = service
         yield service
@@ -166,76 +162,20 @@ def _serve_http(settings: Settings, metrics: Metrics, health: _Health, stack: Ex
     log.info("metrics_served", address=f"{listen.host}:{server.port}")
 
 
-def _open_database(
-    settings: Settings, stop: threading.Event, stack: ExitStack, *, once: bool, may_upgrade: bool
-) -> tuple[Ledger, Writer]:
-    engine = database.connect(settings.database.url)
-    stack.callback(engine.dispose)
-    waits = not once and settings.database.file is None
-    database.wait_for(engine, stop, patience_s=None if waits else 0.0)
-    database.prepare(engine, may_upgrade=may_upgrade)
-    writer = Writer(engine, patience_s=_ONCE_PATIENCE_S if once else None, stop=stop)
-    writer.start()
-    stack.callback(writer.stop)
-    return Ledger(engine, writer), writer
-
-
-def _check_inboxes(settings: Settings, ledger: Ledger, *, once: bool) -> None:
-    """A missing inbox that was seen before is waited for (its mount may be away); one that never was is a mistake."""
-    known = ledger.known_inboxes()
-    for inbox in settings.inbox:
-        if os.path.isdir(inbox.path):
-            ledger.remember_inbox(inbox.name, str(inbox.path))
-        elif inbox.name in known:
-            if once:
-                raise Unavailable(f"the inbox {inbox.path} is missing; mount it again, or take it out of the settings")
-            log.warning("inbox_missing", inbox=inbox.name, path=str(inbox.path))
-        elif inbox.create:
-            os.makedirs(inbox.path, exist_ok=True)
-            ledger.remember_inbox(inbox.name, str(inbox.path))
-        else:
-            raise Misconfigured(
-                f"the inbox {inbox.path} does not exist; make that folder, "
-                f"or say create = true for the inbox {inbox.name}"
-            )
-
-
-def _open_outputs(settings: Settings, ledger: Ledger, stack: ExitStack) -> dict[str, Output]:
-    outputs: dict[str, Output] = {}
-    for inbox in settings.inbox:
-        if str(inbox.output) not in outputs:
-            output = Output.open(inbox.output, ledger.identity)
-            stack.callback(output.close)
-            outputs[str(inbox.output)] = output
-        if os.path.isdir(inbox.path):
-            outputs[str(inbox.output)].check_source(str(inbox.path))
-    return outputs
-
-
-def _load_models(settings: Settings, ledger: Ledger, metrics: Metrics) -> dict[tuple[str, object], Lane]:
-    store = ModelStore(settings.models.dir)
+def _load_models(settings: Settings, records: Records, metrics: Metrics) -> dict[tuple[str, object], Lane]:
     lanes: dict[tuple[str, object], Lane] = {}
     for inbox in settings.inbox:
         key = (inbox.model, inbox.version)
         if key not in lanes:
-            served = _load(store, inbox, settings)
-            bundle = served.bundle
-            ledger.record_model(bundle.name, bundle.version, bundle.digest, bundle.labels)
+            served = _load(settings, records.store, inbox.model, inbox.version)
             lanes[key] = Lane(served, Channel(settings.batching.max_batch_size * 4))
-        served = lanes[key].served
-        metrics.add_inbox(inbox.name, served.bundle.labels)
-        metrics.add_model(
-            inbox.name,
-            served.bundle.name,
-            served.bundle.version,
-            served.classifier.runtime,
-            served.classifier.device,
-        )
+            _announce(settings, records, metrics, lanes[key], key)
     return lanes
 
 
-def _load(store: ModelStore, inbox: InboxSettings, settings: Settings) -> Served:
-    bundle = store.open(inbox.model, inbox.version)
+def _load(settings: Settings, store: ModelStore, name: str, version: int | Literal["current"]) -> Served:
+    """Open, check and warm a version of a model."""
+    bundle = store.open(name, version)
     runtime = settings.runtime
     try:
         classifier = load_classifier(
@@ -247,6 +187,17 @@ def _load(store: ModelStore, inbox: InboxSettings, settings: Settings) -> Served
         )
     except DeviceUnavailable as error:
         raise Unavailable(str(error)) from None
+    return Served(bundle, classifier)
+
+
+def _announce(settings: Settings, records: Records, metrics: Metrics, lane: Lane, key: tuple[str, object]) -> None:
+    """Record and tell which version serves from now on."""
+    bundle, classifier = lane.served.bundle, lane.served.classifier
+    records.ledger.record_model(bundle.name, bundle.version, bundle.digest, bundle.labels)
+    for inbox in settings.inbox:
+        if (inbox.model, inbox.version) == key:
+            metrics.add_inbox(inbox.name, bundle.labels)
+            metrics.add_model(inbox.name, bundle.name, bundle.version, classifier.runtime, classifier.device)
     log.info(
         "model_loaded",
         model=bundle.name,
@@ -255,7 +206,25 @@ def _load(store: ModelStore, inbox: InboxSettings, settings: Settings) -> Served
         device=classifier.device,
         precision=classifier.precision,
     )
-    return Served(bundle, classifier)
+
+
+def _switcher(
+    settings: Settings, records: Records, lanes: Mapping[tuple[str, object], Lane], metrics: Metrics
+) -> Switcher:
+    """Follows the models that are not pinned to a version."""
+    keys = {id(lane): key for key, lane in lanes.items()}
+
+    def switched(lane: Lane) -> None:
+        _announce(settings, records, metrics, lane, keys[id(lane)])
+        metrics.model_reloads_total.labels(lane.served.bundle.name, Reload.LOADED).inc()
+
+    return Switcher(
+        records.store,
+        [lane for (_name, version), lane in lanes.items() if version == "current"],
+        lambda name: _load(settings, records.store, name, "current"),
+        switched,
+        lambda name: metrics.model_reloads_total.labels(name, Reload.REFUSED).inc(),
+    )
 
 
 def _route(inbox: InboxSettings, outputs: Mapping[str, Output], lanes: Mapping[tuple[str, object], Lane]) -> Route:
@@ -271,9 +240,10 @@ def _route(inbox: InboxSettings, outputs: Mapping[str, Output], lanes: Mapping[t
     return Route(outputs[str(inbox.output)], demand, lane, policy)
 
 
-def _watch(inbox: InboxSettings, output: Output) -> Watch:
+def _watch(inbox: InboxSettings, output: Output, holds: Holds) -> Watch:
     rules = Rules(inbox.name, str(inbox.path), inbox.settle_s, inbox.incomplete_s, inbox.rescan_s, inbox.recursive)
-    return Watch(rules, NameFilter(inbox.include, inbox.exclude), output.now_ns)
+    names = NameFilter(inbox.include, inbox.exclude)
+    return Watch(rules, names, output.now_ns, passes_over=partial(holds.covers, inbox.name))
 
 
 def _watch_events(settings: Settings, watches: Sequence[Watch], claimer: Claimer, stack: ExitStack) -> Events | None:

@@ -20,12 +20,12 @@ if TYPE_CHECKING:
     from pigeonholed.events import Events
     from pigeonholed.finishing import Finisher
     from pigeonholed.images import Arrival
-    from pigeonholed.ledger import Ledger
     from pigeonholed.metrics import Metrics
+    from pigeonholed.records import Records
     from pigeonholed.reporting import Reporter
     from pigeonholed.settings import Settings
+    from pigeonholed.switching import Switcher
     from pigeonholed.watching import Watch
-    from pigeonholed.writer import Writer
 
 log = structlog.get_logger()
 
@@ -48,12 +48,12 @@ class Service:
     claiming: Claiming
     engine: LocalEngine
     finisher: Finisher
-    ledger: Ledger
-    writer: Writer
+    records: Records
     metrics: Metrics
     reporter: Reporter
     watches: Sequence[Watch]
     events: Events | None
+    switcher: Switcher
     resumed: Sequence[Arrival]
     warm: bool = False
     _recovered: dict[str, int] = field(default_factory=dict)
@@ -70,6 +70,7 @@ class Service:
         systemd.notify("READY=1", "STATUS=serving")
         while claiming.is_alive():
             self.observe()
+            self.switcher.look()
             if not self.stuck():
                 systemd.notify("WATCHDOG=1", f"STATUS={self.reporter.filed} files filed")
             claiming.join(0.5)
@@ -77,6 +78,7 @@ class Service:
         # Shutdown, as a sentence: the claimer has ended; let the engine run out; then the finisher has the last word.
         self.engine.close()
         finishing.join()
+        self.switcher.join()
         self.observe()
         self.crew.check()
 
@@ -111,7 +113,7 @@ class Service:
     def faults(self) -> list[str]:
         """Why the service is not ready; empty when it is."""
         faults = [] if self.warm else ["the models are not warm yet"]
-        if not self.ledger.reachable:
+        if not self.records.ledger.reachable:
             faults.append("the database cannot be reached")
         faults += [f"the inbox {watch.rules.name} is missing" for watch in self.watches if not watch.available]
         return faults

@@ -53,7 +53,7 @@ class Served:
         most = max(policies[decoded.arrival.file.inbox].top_k for decoded in batch)
         order = np.argsort(-probabilities, axis=1, kind="stable")[:, :most]
         best = np.take_along_axis(probabilities, order, axis=1)
-        answered = np.isfinite(probabilities).all(axis=1)
+        answered: list[bool] = [bool(np.isfinite(row).all()) for row in probabilities]
         outcomes: list[Outcome] = []
         for index, (decoded, ranks, values) in enumerate(zip(batch, order.tolist(), best.tolist(), strict=True)):
             if not answered[index]:

@@ -76,7 +76,7 @@ class Switcher:
         name, before = lane.served.bundle.name, lane.served.bundle.version
         try:
             served = self._load(name)
-        except Exception as error:  # noqa: BLE001 (whatever a new version does, the old one goes on serving)
+        except Exception as error:
             self._refused[name] = wanted
             log.error("model_refused", model=name, version=wanted, serving=before, error=str(error))
             self._on_refusal(name)

@@ -91,6 +91,7 @@ class Watch:
         rules: what counts as complete.
         names: which names to pass over.
         fs_time_ns: touches something on the inbox's file system and returns the time that it got there.
+        passes_over: whether a file (path, size, mtime_ns) is to be left alone for now.
         stopwatch: seconds, to measure what a scan costs.
 
     Owned by the claiming thread, but for `hints`.
@@ -104,6 +105,7 @@ class Watch:
         names: Names,
         fs_time_ns: Callable[[], int],
         stopwatch: Callable[[], float] = time.perf_counter,
+        passes_over: Callable[[str, int, int], bool] = lambda _path, _size, _mtime_ns: False,
     ) -> None:
         self.rules = rules
         self.hints = Hints()
@@ -116,6 +118,7 @@ class Watch:
         self._announced = True
         self._names = names
         self._fs_time_ns = fs_time_ns
+        self._passes_over = passes_over
         self._stopwatch = stopwatch
         self._due: list[tuple[float, str]] = []
         self._alarms: dict[str, float] = {}  # the one moment in `_due` that counts for a path
@@ -149,8 +152,8 @@ class Watch:
         self._scan_again = self._scan is not None
 
     def scanning(self) -> bool:
-        """Whether a scan is under way or due at once."""
-        return self._scan is not None or self._scan_at_s <= 0.0
+        """Whether a scan is under way."""
+        return self._scan is not None
 
     def next_look_s(self) -> float:
         """The moment at which `take` has something to do, if no hint comes before."""
@@ -240,6 +243,9 @@ class Watch:
             self.window.forget(path)
             if not stat.S_ISDIR(status.st_mode):
                 self._counting[Ineligible.NOT_REGULAR] += 1
+            return None
+        if self._passes_over(path, status.st_size, status.st_mtime_ns):
+            self.window.forget(path)
             return None
         signature = Signature.of(status)
         if self.rules.settle_s > 0 and not self.marks.settled(signature.ctime_ns, now_s):

@@ -1,0 +1,131 @@
+"""What every writer opens: database, ledger, output folders, holds. A daemon keeps them, a command borrows them."""
+
+from __future__ import annotations
+
+import os
+import threading
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import structlog
+
+from pigeonholed import database
+from pigeonholed.errors import Misconfigured, Unavailable
+from pigeonholed.finishing import Delivery
+from pigeonholed.ledger import Ledger
+from pigeonholed.output import Output
+from pigeonholed.placing import Placer
+from pigeonholed.returning import Holds, Returner
+from pigeonholed.store import ModelStore
+from pigeonholed.writer import Writer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from sqlalchemy.engine import Engine
+
+    from pigeonholed.settings import Settings
+
+log = structlog.get_logger()
+
+_PATIENCE_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Records:
+    """Open records; whoever opens them holds the state lock.
+
+    Attributes:
+        engine: the database.
+        ledger: its rows.
+        outputs: by folder.
+        deliveries: by inbox.
+        holds: what is passed over.
+        returner: puts files back.
+        store: the models.
+    """
+
+    engine: Engine
+    ledger: Ledger
+    outputs: dict[str, Output]
+    deliveries: dict[str, Delivery]
+    holds: Holds
+    returner: Returner
+    store: ModelStore
+
+
+@contextmanager
+def open_records(
+    settings: Settings, *, stop: threading.Event | None = None, serving: bool = False, may_upgrade: bool = True
+) -> Iterator[Records]:
+    """Open everything that files and rows are changed through.
+
+    Args:
+        settings: which database and folders.
+        stop: set when the process should end.
+        serving: wait for what is away, for as long as that takes, instead of failing.
+        may_upgrade: an older database is upgraded rather than refused.
+
+    Raises:
+        UserError: something is missing, held by another process, or cannot be used.
+    """
+    stop = stop or threading.Event()
+    with ExitStack() as stack:
+        engine, ledger = _open_database(settings, stop, stack, serving=serving, may_upgrade=may_upgrade)
+        _check_inboxes(settings, ledger, serving=serving)
+        outputs = _open_outputs(settings, ledger, stack)
+        deliveries = {
+            inbox.name: Delivery(str(inbox.path), outputs[str(inbox.output)], Placer(inbox.template))
+            for inbox in settings.inbox
+        }
+        holds = Holds(ledger.holds())
+        returner = Returner(ledger, deliveries, holds)
+        returner.resume()
+        yield Records(engine, ledger, outputs, deliveries, holds, returner, ModelStore(settings.models.dir))
+
+
+def _open_database(
+    settings: Settings, stop: threading.Event, stack: ExitStack, *, serving: bool, may_upgrade: bool
+) -> tuple[Engine, Ledger]:
+    engine = database.connect(settings.database.url)
+    stack.callback(engine.dispose)
+    waits = serving and settings.database.file is None
+    database.wait_for(engine, stop, patience_s=None if waits else 0.0)
+    database.prepare(engine, may_upgrade=may_upgrade)
+    writer = Writer(engine, patience_s=None if serving else _PATIENCE_S, stop=stop)
+    writer.start()
+    stack.callback(writer.stop)
+    return engine, Ledger(engine, writer)
+
+
+def _check_inboxes(settings: Settings, ledger: Ledger, *, serving: bool) -> None:
+    """A missing inbox that was seen before is waited for (its mount may be away); one that never was is a mistake."""
+    known = ledger.known_inboxes()
+    for inbox in settings.inbox:
+        if os.path.isdir(inbox.path):
+            ledger.remember_inbox(inbox.name, str(inbox.path))
+        elif inbox.name in known:
+            if not serving:
+                raise Unavailable(f"the inbox {inbox.path} is missing; mount it again, or take it out of the settings")
+            log.warning("inbox_missing", inbox=inbox.name, path=str(inbox.path))
+        elif inbox.create:
+            os.makedirs(inbox.path, exist_ok=True)
+            ledger.remember_inbox(inbox.name, str(inbox.path))
+        else:
+            raise Misconfigured(
+                f"the inbox {inbox.path} does not exist; make that folder, "
+                f"or say create = true for the inbox {inbox.name}"
+            )
+
+
+def _open_outputs(settings: Settings, ledger: Ledger, stack: ExitStack) -> dict[str, Output]:
+    outputs: dict[str, Output] = {}
+    for inbox in settings.inbox:
+        if str(inbox.output) not in outputs:
+            output = Output.open(inbox.output, ledger.identity)
+            stack.callback(output.close)
+            outputs[str(inbox.output)] = output
+        if os.path.isdir(inbox.path):
+            outputs[str(inbox.output)].check_source(str(inbox.path))
+    return outputs
