@@ -5,18 +5,21 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import cv2
 import numpy as np
+import pytest
 
 from auditor import Dropped, audit
 from bundles import make_bundle
@@ -97,25 +100,45 @@ class Workspace:
     def command(self, *arguments: str) -> list[str]:
         return [sys.executable, "-m", "pigeonholed", *arguments]
 
-    def run(self, *arguments: str, timeout_s: float = 60.0) -> subprocess.CompletedProcess[str]:
-        """Run a command to its end."""
+    def run(
+        self,
+        *arguments: str,
+        timeout_s: float = 60.0,
+        configured: bool = True,
+        environ: Mapping[str, str] | None = None,
+        before: Sequence[str] = (),
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a command to its end in the working folder.
+
+        Args:
+            arguments: of `pigeonholed`.
+            timeout_s: it is killed after that long.
+            configured: name the configuration with --config; else the program looks for one itself.
+            environ: variables beside those of `environment()`.
+            before: a command that starts it, such as `unprivileged()`.
+        """
         return subprocess.run(
-            self.command(*arguments, "--config", str(self.config)),
+            [*before, *self.command(*arguments), *(("--config", str(self.config)) if configured else ())],
             check=False,
             capture_output=True,
             text=True,
+            errors="surrogateescape",
             timeout=timeout_s,
             cwd=self.root,
-            env=environment(),
+            env=environment() | dict(environ or {}),
         )
 
     @contextmanager
-    def serving(self) -> Iterator[Running]:
-        """A running daemon; at the end it is killed if it still runs."""
+    def serving(self, *arguments: str) -> Iterator[Running]:
+        """A running daemon; at the end it is killed if it still runs. What it writes to stdout goes to `daemon.out`."""
         log = self.root / "daemon.log"
-        with log.open("ab") as stream:
+        with log.open("ab") as stream, (self.root / "daemon.out").open("ab") as out:
             process = subprocess.Popen(
-                self.command("run", "--config", str(self.config)), stderr=stream, cwd=self.root, env=environment()
+                self.command("run", *arguments, "--config", str(self.config)),
+                stdout=out,
+                stderr=stream,
+                cwd=self.root,
+                env=environment(),
             )
         try:
             yield Running(process, log)
@@ -135,9 +158,20 @@ class Running:
 
     process: subprocess.Popen[bytes]
     log: Path
+    _events: list[dict[str, object]] = field(default_factory=list)
+    _read_to: int = 0
 
     def events(self) -> list[dict[str, object]]:
-        return [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
+        """All events so far; each line is read once."""
+        with self.log.open("rb") as stream:
+            stream.seek(self._read_to)
+            for line in stream:
+                if not line.endswith(b"\n"):
+                    break
+                self._read_to += len(line)
+                if line.startswith(b"{"):
+                    self._events.append(json.loads(line))
+        return self._events
 
     def await_event(self, name: str, deadline_s: float = 30.0) -> dict[str, object]:
         def look() -> dict[str, object] | None:
@@ -166,6 +200,16 @@ class Running:
 def environment() -> dict[str, str]:
     """The environment without anything that would configure pigeonholed."""
     return {name: value for name, value in os.environ.items() if not name.startswith("PIGEONHOLED")}
+
+
+def unprivileged() -> list[str]:
+    """What to put before a command so that permissions count for it too; skips the test where that cannot be had."""
+    if os.geteuid() != 0:
+        return []
+    dropping = ["setpriv", "--bounding-set=-all", "--inh-caps=-all"]  # still the owner of its files, but no longer root
+    if shutil.which("setpriv") is None or subprocess.run([*dropping, "true"], check=False).returncode != 0:
+        pytest.skip("this test needs a user who is not root, or setpriv")
+    return dropping
 
 
 def picture(red: int, green: int, blue: int, seed: int, size: int = 16) -> bytes:

@@ -15,7 +15,10 @@ _COMMANDS = {
     "demo": "demo",
     "run": "run",
     "check": "check",
+    "status": "status",
     "classify": "classify",
+    "rejected": "rejected",
+    "undo": "undo",
     "models": "models",
     "db": "db",
 }
@@ -53,6 +56,9 @@ class Commands(click.Group):
         from pigeonholed.bundle import BundleError
         from pigeonholed.config_errors import ConfigError
         from pigeonholed.errors import Misconfigured, UserError
+        from pigeonholed.logs import configure
+
+        configure("auto", "warning")  # stdout is for data; `run` then follows its configuration
 
         try:
             return super().invoke(ctx)

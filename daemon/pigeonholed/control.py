@@ -9,10 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import json
-import os
 import socket
-import stat
 import threading
 import time
 from collections.abc import Callable
@@ -21,28 +18,22 @@ from typing import Any
 
 import structlog
 
+from pigeonholed import control_lines as lines
+from pigeonholed import control_sockets as sockets
 from pigeonholed.errors import Misconfigured, Unavailable, UserError
 
-VERSION = 1
 MAX_REQUEST_BYTES = 64 * 1024
 
 Answer = Callable[[str, dict[str, Any]], Any]
 """Does what a request asks and returns something that JSON can hold; called from several threads at a time."""
 
 _MAX_ANSWER_BYTES = 64 * 1024 * 1024
-_LONGEST_ADDRESS = 107  # bytes, of what the kernel takes as the path of a socket
-_BACKLOG = 64
-_INTERNAL_EXIT_CODE = 1
 
 log = structlog.get_logger()
 
 
 class NoDaemon(Unavailable):
     """Nobody listens: there is no socket, or a killed daemon left it."""
-
-
-class _TooLong(Exception):
-    """More came than is taken."""
 
 
 class ControlServer:
@@ -86,13 +77,13 @@ class ControlServer:
             Misconfigured: the socket cannot be made there; what is there and is no socket is left alone.
         """
         try:
-            self._listener = _listen(self._path)
+            self._listener = sockets.listen(self._path)
         except OSError as error:
             raise Misconfigured(
                 f"cannot make the control socket {self._path}: {error.strerror or error}; "
                 "name a path in a folder of this user, on a local file system, in [control].socket"
             ) from None
-        self._inode = _inode(self._path)
+        self._inode = sockets.inode_of(self._path)
         for thread in self._threads:
             thread.start()
 
@@ -101,9 +92,9 @@ class ControlServer:
         self._closing.set()
         if self._listener is None:
             return
-        if self._inode is not None and _inode(self._path) == self._inode:  # never another daemon's
+        if self._inode is not None and sockets.inode_of(self._path) == self._inode:  # never another daemon's
             with contextlib.suppress(OSError):
-                os.unlink(self._path)
+                self._path.unlink()
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)  # wakes every thread that waits for a connection
         with self._lock:
@@ -136,13 +127,13 @@ class ControlServer:
         try:
             line, complete = self._read(connection)
         except TimeoutError:
-            reply = _refusal(f"no complete request came within {self._idle_s:g} s", Unavailable.exit_code)
-        except _TooLong:
-            reply = _refusal(f"a request has at most {MAX_REQUEST_BYTES} bytes", Unavailable.exit_code)
+            reply = _refusal(f"no complete request came within {self._idle_s:g} s")
+        except lines.TooLong:
+            reply = _refusal(f"a request has at most {MAX_REQUEST_BYTES} bytes")
         else:
             if not line and not complete:
                 return  # somebody only looked whether anybody is here
-            reply = self._reply(line) if complete else _refusal("the request broke off", Unavailable.exit_code)
+            reply = self._reply(line) if complete else _refusal("the request broke off")
         connection.settimeout(self._idle_s)
         connection.sendall(reply)
 
@@ -152,7 +143,7 @@ class ControlServer:
                 return b"", False
             self._reading.add(connection)
         try:
-            return _read_line(connection, time.monotonic() + self._idle_s, MAX_REQUEST_BYTES)
+            return lines.read_line(connection, time.monotonic() + self._idle_s, MAX_REQUEST_BYTES)
         finally:
             with self._lock:
                 self._reading.discard(connection)
@@ -161,20 +152,18 @@ class ControlServer:
         from pigeonholed.bundle import BundleError
         from pigeonholed.config_errors import ConfigError
 
-        request = "?"
+        request = "(unread)"
         try:
-            request, arguments = _parsed(line)
-            return _encoded({"version": VERSION, "ok": True, "result": self._answer(request, arguments)})
+            request, arguments = lines.parse_request(line)
+            return lines.result_line(self._answer(request, arguments))
         except UserError as error:
-            return _refusal(str(error), error.exit_code)
+            return lines.refusal_line(str(error), error.exit_code)
         except (BundleError, ConfigError) as error:
-            return _refusal(str(error), Misconfigured.exit_code)
+            return lines.refusal_line(str(error), Misconfigured.exit_code)
         except Exception as error:  # a fault of ours must neither end the daemon nor leave the client waiting
             log.error("control_request_failed", request=request, exc_info=True)
-            return _refusal(
-                f"the daemon failed at the request {request!a} ({type(error).__name__}: {error}); its log says more",
-                _INTERNAL_EXIT_CODE,
-            )
+            cause = f"{type(error).__name__}: {error}"
+            return lines.refusal_line(f"the daemon failed at {request!a} ({cause}); its log says more", 1)
 
 
 def ask(path: Path, request: str, arguments: dict[str, Any], *, timeout_s: float = 30.0) -> Any:
@@ -191,16 +180,11 @@ def ask(path: Path, request: str, arguments: dict[str, Any], *, timeout_s: float
         Unavailable: the daemon cannot be reached, or did not answer in time.
         UserError: the daemon refused, with its sentence and its exit code.
     """
-    line = _encoded({"version": VERSION, "request": request, "arguments": arguments})
+    line = lines.request_line(request, arguments)
     if len(line) > MAX_REQUEST_BYTES:
-        raise UserError(f"cannot ask the daemon for {request!r}: it takes {MAX_REQUEST_BYTES} bytes at a time; ask less")
-    ends_s = time.monotonic() + timeout_s
+        raise UserError(f"cannot ask the daemon for {request!a}: that takes more than {MAX_REQUEST_BYTES} bytes")
     try:
-        with _dial_patiently(path, ends_s) as connection:
-            connection.settimeout(max(0.001, ends_s - time.monotonic()))
-            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-                connection.sendall(line)  # it may refuse before it has read all; its answer says why
-            reply, complete = _read_line(connection, ends_s, _MAX_ANSWER_BYTES)
+        reply, complete = _exchange(path, line, time.monotonic() + timeout_s)
     except (FileNotFoundError, NotADirectoryError, ConnectionRefusedError):
         raise NoDaemon(f"no daemon answers at {path}") from None
     except TimeoutError:
@@ -208,206 +192,36 @@ def ask(path: Path, request: str, arguments: dict[str, Any], *, timeout_s: float
             f"the daemon at {path} did not answer within {timeout_s:g} s; it may still be doing what it was asked, "
             "see 'pigeonholed status'"
         ) from None
-    except ConnectionResetError:
-        reply, complete = b"", False
     except OSError as error:
         raise _unreachable(path, error) from None
-    except _TooLong:
+    except lines.TooLong:
         raise Unavailable(f"the daemon at {path} answered with more than {_MAX_ANSWER_BYTES} bytes; ask less") from None
     if not complete:
         raise Unavailable(
             f"the daemon at {path} ended before it answered; look whether it has done what it was asked, then ask again"
         )
-    return _result(reply, path)
+    return lines.parse_reply(reply, str(path))
+
+
+def _exchange(path: Path, line: bytes, ends_s: float) -> tuple[bytes, bool]:
+    """Send a line, and return the one that comes back and whether it is whole."""
+    with sockets.dial(path, ends_s) as connection:
+        connection.settimeout(max(0.001, ends_s - time.monotonic()))
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            connection.sendall(line)  # it may refuse before it has read all; its answer says why
+        try:
+            return lines.read_line(connection, ends_s, _MAX_ANSWER_BYTES)
+        except ConnectionResetError:
+            return b"", False
 
 
 def _unreachable(path: Path, error: OSError) -> UserError:
-    if error.errno in {errno.ENOTSOCK, errno.ELOOP}:
+    if error.errno == errno.ENOTSOCK:
         return Misconfigured(f"cannot reach the daemon: {path} is no socket; [control].socket must name the daemon's")
     if error.errno in {errno.EACCES, errno.EPERM}:
         return Unavailable(f"cannot reach the daemon at {path}: {error.strerror}; be the user that the daemon runs as")
     return Unavailable(f"cannot reach the daemon at {path}: {error.strerror or error}")
 
 
-def _result(line: bytes, path: Path) -> Any:
-    try:
-        reply = json.loads(line)
-        if reply["version"] != VERSION:
-            raise Unavailable(
-                f"the daemon at {path} is of another version of pigeonholed; start it again after the upgrade"
-            )
-        if reply["ok"] is True:
-            return reply["result"]
-        message, exit_code = str(reply["error"]), int(reply["exit_code"])
-    except (ValueError, KeyError, TypeError, RecursionError):
-        raise Unavailable(f"what answers at {path} is no daemon of pigeonholed") from None
-    raise _error(message, exit_code)
-
-
-def _error(message: str, exit_code: int) -> UserError:
-    kinds: dict[int, type[UserError]] = {kind.exit_code: kind for kind in (UserError, Unavailable, Misconfigured)}
-    error = kinds.get(exit_code, UserError)(message)
-    error.exit_code = exit_code  # type: ignore[misc]  # declared for the class, read from the instance
-    return error
-
-
-def _parsed(line: bytes) -> tuple[str, dict[str, Any]]:
-    """The request and its arguments.
-
-    Raises:
-        Unavailable: it is none, or one of another version.
-    """
-    try:
-        message = json.loads(line, parse_constant=_no_number)
-    except (ValueError, RecursionError):
-        raise Unavailable("the request is no JSON") from None
-    if not isinstance(message, dict):
-        raise Unavailable("the request is no JSON object")
-    version, request, arguments = message.get("version"), message.get("request"), message.get("arguments", {})
-    if isinstance(version, bool) or version != VERSION:
-        raise Unavailable(
-            f"the daemon speaks version {VERSION} of the control protocol, and the request is of {_short(version)}; "
-            "start the daemon again after an upgrade"
-        )
-    if not isinstance(request, str) or not isinstance(arguments, dict):
-        raise Unavailable('a request needs a text "request" and an object "arguments"')
-    return request, arguments
-
-
-def _no_number(word: str) -> float:
-    raise ValueError(f"{word} is not in JSON")
-
-
-def _short(value: object) -> str:
-    return ascii(value)[:40]
-
-
-def _encoded(message: dict[str, Any]) -> bytes:
-    # ASCII, so that names of files that are no valid Unicode travel as escapes and come back as they were.
-    return json.dumps(message, ensure_ascii=True, allow_nan=False).encode("ascii") + b"\n"
-
-
-def _refusal(error: str, exit_code: int) -> bytes:
-    return _encoded({"version": VERSION, "ok": False, "error": error, "exit_code": exit_code})
-
-
-def _read_line(connection: socket.socket, ends_s: float, limit: int) -> tuple[bytes, bool]:
-    """One line without its end, and whether the end came before the other side stopped.
-
-    Raises:
-        TimeoutError: it had not come at `ends_s` (monotonic), however it trickled.
-        _TooLong: it has more than `limit` bytes.
-    """
-    received = bytearray()
-    chunk = b""
-    while b"\n" not in chunk:
-        left_s = ends_s - time.monotonic()
-        if left_s <= 0:
-            raise TimeoutError
-        connection.settimeout(left_s)
-        chunk = connection.recv(65536)
-        if not chunk:
-            break
-        received += chunk
-        if len(received) > limit and (b"\n" not in chunk or received.index(b"\n") >= limit):
-            raise _TooLong
-    line, end, _more = bytes(received).partition(b"\n")
-    return line, bool(end)
-
-
-def _listen(path: Path) -> socket.socket:
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        # On Linux, what bind makes gets the mode of the socket itself: there is no moment at which others may connect,
-        # and no umask is changed, which other threads would feel.
-        os.fchmod(listener.fileno(), 0o600)
-        try:
-            _bind(listener, path)
-        except OSError as error:
-            if error.errno != errno.EADDRINUSE:
-                raise
-            _remove_dead(path)
-            _bind(listener, path)
-        listener.listen(_BACKLOG)
-    except BaseException:
-        listener.close()
-        raise
-    return listener
-
-
-def _bind(listener: socket.socket, path: Path) -> None:
-    if len(os.fsencode(path)) <= _LONGEST_ADDRESS:
-        listener.bind(os.fspath(path))
-        return
-    folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        short = f"/proc/self/fd/{folder}/{path.name}"
-        if len(os.fsencode(short)) > _LONGEST_ADDRESS:
-            raise OSError(errno.ENAMETOOLONG, "its name is too long for a socket")
-        listener.bind(short)
-    finally:
-        os.close(folder)
-
-
-def _remove_dead(path: Path) -> None:
-    """Remove the socket of a killed daemon.
-
-    Raises:
-        Unavailable: its daemon lives.
-        OSError: what is there is no socket.
-    """
-    before = _inode(path)
-    try:
-        _dial(path, 1.0).close()
-    except ConnectionRefusedError:
-        if before is not None and _inode(path) == before:
-            os.unlink(path)
-        return
-    except FileNotFoundError:
-        return
-    except (TimeoutError, BlockingIOError):
-        pass  # it is so busy that it must be alive
-    except OSError as error:
-        if error.errno not in {errno.ENOTSOCK, errno.ELOOP}:
-            raise
-        raise OSError(errno.EEXIST, "something that is no socket is there, and is left alone") from None
-    raise Unavailable(
-        f"another process answers at the control socket {path}; stop it, or name another path in [control].socket"
-    )
-
-
-def _dial_patiently(path: Path, ends_s: float) -> socket.socket:
-    """Connect; where the queue of those who wait is full, wait until it is not."""
-    while True:
-        try:
-            return _dial(path, max(0.001, ends_s - time.monotonic()))
-        except BlockingIOError:
-            if time.monotonic() >= ends_s:
-                raise TimeoutError from None
-            time.sleep(0.02)
-
-
-def _dial(path: Path, timeout_s: float) -> socket.socket:
-    """Connect to exactly what is at `path`: no link is followed, and the path may be of any length."""
-    target = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
-        if not stat.S_ISSOCK(os.fstat(target).st_mode):
-            raise OSError(errno.ENOTSOCK, "it is no socket")
-        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        try:
-            connection.settimeout(timeout_s)
-            connection.connect(f"/proc/self/fd/{target}")
-        except BaseException:
-            connection.close()
-            raise
-        return connection
-    finally:
-        os.close(target)
-
-
-def _inode(path: Path) -> tuple[int, int] | None:
-    try:
-        status = os.lstat(path)
-    except OSError:
-        return None
-    return status.st_dev, status.st_ino
+def _refusal(error: str) -> bytes:
+    return lines.refusal_line(error, Unavailable.exit_code)

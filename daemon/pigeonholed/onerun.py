@@ -33,6 +33,7 @@ class OneRun:
         """Return when all is claimed but what `left` names."""
         started_s = self._clock()
         self._scan_all(stop)
+        seen_s = self._clock()
         # Where a window is full, files wait outside that nobody remembers: then whatever is there was there.
         present = {
             watch.rules.name: None if watch.window.full() else set(watch.window.paths()) for watch in self._watches
@@ -42,7 +43,7 @@ class OneRun:
             busy = self._claimer.turn()
             if self._clock() - started_s >= longest_s:
                 self._scan_all(stop)
-                if not self._waited_for(present, started_s):
+                if not self._waited_for(present, started_s, seen_s):
                     break
             if not busy:
                 stop.wait(_LOOK_EVERY_S)
@@ -60,10 +61,10 @@ class OneRun:
         ):
             self._claimer.turn()
 
-    def _waited_for(self, present: Mapping[str, set[str] | None], started_s: float) -> bool:
+    def _waited_for(self, present: Mapping[str, set[str] | None], started_s: float, seen_s: float) -> bool:
         """Whether any file that was there at start may still become complete."""
         for watch in self._watches:
-            changing = set(watch.window.changed_after(started_s + watch.rules.settle_s))
+            changing = set(watch.window.changed_after(max(seen_s, started_s + watch.rules.settle_s)))
             if any(path not in changing for path in _present_in(watch, present)):
                 return True
         return False

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -58,6 +59,7 @@ class Operations:
     on_change: Callable[[], None] = lambda: None
     status: Callable[[], dict[str, Any]] | None = None
     reload: Callable[[], None] | None = None
+    _turn: threading.Lock = field(default_factory=threading.Lock)
 
     def answer(self, request: str, arguments: Arguments) -> Any:
         """Carry out a request.
@@ -78,7 +80,10 @@ class Operations:
         }
         if request not in known:
             raise BadRequest(f"there is no request {request!r}; there are {', '.join(known)}")
-        return known[request](arguments)
+        if request == "status":
+            return self._status(arguments)
+        with self._turn:  # one at a time: requests come from several connections
+            return known[request](arguments)
 
     def _status(self, _arguments: Arguments) -> dict[str, Any]:
         if self.status is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import secrets
 import shutil
 from pathlib import Path
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from pigeonholed.images import Arrival
 
 PRIVATE = ".pigeonholed"
+_LEFTOVER = re.compile(r"\.owner\.[0-9a-f]{12}\.tmp|\.pigeonholed-[0-9a-f]{16}\.probe")
 
 
 class OutputRefused(Misconfigured):
@@ -61,21 +63,18 @@ class Output:
                 f"the output {root} is in use by process {held.holder or 'unknown'}; stop it first"
             ) from None
         except OSError as error:
-            raise OutputRefused(
-                f"cannot write to the output {root}: {error.strerror}; make it a folder that this user may write to"
-            ) from None
-        owner = _owner(private)
-        if identity is None:
-            pass
-        elif owner is None:
-            write_file(Path(private) / "owner", f"{identity}\n".encode())
-        elif owner != identity:
+            raise _unwritable(root, error) from None
+        try:
+            _tidy(str(root), private)
+            if identity is not None:
+                _take_ownership(root, private, identity)
+            return cls(str(root), lock)
+        except OSError as error:
             lock.release()
-            raise OutputRefused(
-                f"the output {root} belongs to another database ({owner[:12]}, ours is {identity[:12]}): "
-                f"choose another output folder, or the database that made this one"
-            )
-        return cls(str(root), lock)
+            raise _unwritable(root, error) from None
+        except BaseException:
+            lock.release()
+            raise
 
     def close(self) -> None:
         """Let others have it."""
@@ -140,6 +139,31 @@ class Output:
     def free_bytes(self) -> int:
         """Free space on the file system."""
         return shutil.disk_usage(self.root).free
+
+
+def _unwritable(root: Path, error: OSError) -> OutputRefused:
+    return OutputRefused(
+        f"cannot write to the output {root}: {error.strerror}; make it a folder that this user may write to"
+    )
+
+
+def _tidy(root: str, private: str) -> None:
+    """Remove what a process that was killed while it opened this output has left: half an owner file, its probes."""
+    for folder in (root, private):
+        for name in os.listdir(folder):
+            if _LEFTOVER.fullmatch(name):
+                os.unlink(os.path.join(folder, name))
+
+
+def _take_ownership(root: Path, private: str, identity: str) -> None:
+    owner = _owner(private)
+    if owner is None:
+        write_file(Path(private) / "owner", f"{identity}\n".encode())
+    elif owner != identity:
+        raise OutputRefused(
+            f"the output {root} belongs to another database ({owner[:12]}, ours is {identity[:12]}): "
+            f"choose another output folder, or the database that made this one"
+        )
 
 
 def _owner(private: str) -> str | None:

@@ -6,7 +6,7 @@ import os
 import threading
 import time
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Literal
 
@@ -16,6 +16,7 @@ from pigeonholed import imaging, recovery
 from pigeonholed.channel import Channel
 from pigeonholed.claiming import Claimer, Feed
 from pigeonholed.classifying import DeviceUnavailable, load_classifier
+from pigeonholed.control import ControlServer
 from pigeonholed.crew import Crew
 from pigeonholed.decoding import Demand
 from pigeonholed.engines.local import Lane, LocalEngine, Route, Sizes
@@ -27,29 +28,38 @@ from pigeonholed.ignoring import NameFilter
 from pigeonholed.locking import Held, Lock
 from pigeonholed.metrics import Metrics, Reload, Stage
 from pigeonholed.onerun import OneRun
+from pigeonholed.operations import Operations
+from pigeonholed.paths import to_text
 from pigeonholed.patience import Patience
-from pigeonholed.records import open_records
+from pigeonholed.records import check_inboxes, open_records
 from pigeonholed.reporting import Reporter
-from pigeonholed.service import Claiming, Service
+from pigeonholed.service import Service
 from pigeonholed.serving import Policy, Served
+from pigeonholed.statistics import Statistics
+from pigeonholed.store import ModelStore
 from pigeonholed.switching import Switcher
 from pigeonholed.watching import Rules, Watch
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from pigeonholed.output import Output
     from pigeonholed.records import Records
     from pigeonholed.returning import Holds
     from pigeonholed.settings import InboxSettings, Settings
-    from pigeonholed.store import ModelStore
 
 log = structlog.get_logger()
 
 
 @contextmanager
 def build(
-    settings: Settings, *, stop: threading.Event | None = None, once: bool = False, may_upgrade: bool = True
+    settings: Settings,
+    *,
+    stop: threading.Event | None = None,
+    once: bool = False,
+    may_upgrade: bool = True,
+    metrics: Metrics | None = None,
+    reload: Callable[[], None] | None = None,
 ) -> Iterator[Service]:
     """Make a service out of settings, and take everything apart again at the end.
 
@@ -58,47 +68,83 @@ def build(
         stop: set when the process should end; what the building waits for (a database) is then given up.
         once: file what is there, then end.
         may_upgrade: an older database is upgraded rather than refused.
+        metrics: those of the service before, whose counts go on.
+        reload: reads the configuration again; None where nothing can.
 
     Raises:
         UserError: something that the settings name is missing, held by another process, or cannot be used.
         BundleError: a model cannot be served.
     """
     stop = stop or threading.Event()
+    metrics = metrics or Metrics()
     imaging.configure()
     with ExitStack() as stack:
         _lock_state(settings, stack)
         _check_supported(settings)
-        metrics = Metrics()
         health = _Health()
-        _serve_http(settings, metrics, health, stack)
+        addresses = _serve_http(settings, metrics, health, stack)
         records = stack.enter_context(open_records(settings, stop=stop, serving=not once, may_upgrade=may_upgrade))
         ledger, deliveries, outputs = records.ledger, records.deliveries, records.outputs
         lanes = _load_models(settings, records, metrics)
 
-        patience = Patience(stop, lambda stage, error: metrics.count_error(Stage(stage), error))
+        statistics = Statistics({inbox.name: to_text(str(inbox.path)) for inbox in settings.inbox})
+
+        def on_retry(stage: str, error: OSError) -> None:
+            metrics.count_error(Stage(stage), error)
+            metrics.retries_total.labels(stage).inc()
+            statistics.trouble("stage_blocked", f"{stage}: {error.strerror}")
+
+        patience = Patience(stop, on_retry)
         crew = Crew(lambda: service.tear_down())  # noqa: PLW0108 (the service is made below)
         routes = {inbox.name: _route(inbox, outputs, lanes) for inbox in settings.inbox}
         workers = settings.batching.decode_workers or os.cpu_count() or 1
         sizes = Sizes(settings.batching.max_batch_size, settings.batching.max_wait_s, workers)
-        reporter = Reporter(metrics)
+        reporter = Reporter(metrics, statistics)
         finisher = Finisher(deliveries, ledger, patience, reporter.filed_batch, reporter.withdrawn)
         resumed = recovery.recover(ledger, finisher, deliveries, time.monotonic())
 
         engine = LocalEngine(routes, sizes, crew, patience, metrics)
+        stack.callback(engine.abort)  # ends its threads where the service is never run
         feeds = [
             Feed(_watch(inbox, outputs[str(inbox.output)], records.holds), outputs[str(inbox.output)])
             for inbox in settings.inbox
         ]
         watches = [feed.watch for feed in feeds]
         claimer = Claimer(feeds, ledger, engine, patience, metrics)
-        events = None if once else _watch_events(settings, watches, claimer, stack)
-        claiming: Claiming = OneRun(claimer, watches) if once else claimer
         service = Service(
-            settings, stop, crew, claimer, claiming, engine, finisher, records, metrics, reporter, watches, events,
-            _switcher(settings, records, lanes, metrics), resumed,
-        )  # fmt: skip
+            settings=settings,
+            stop=stop,
+            crew=crew,
+            claimer=claimer,
+            claiming=OneRun(claimer, watches) if once else claimer,
+            engine=engine,
+            finisher=finisher,
+            records=records,
+            metrics=metrics,
+            reporter=reporter,
+            statistics=statistics,
+            watches=watches,
+            events=None if once else _watch_events(settings, watches, claimer, stack),
+            switcher=_switcher(settings, records, lanes, metrics),
+            resumed=resumed,
+            addresses=addresses,
+        )
         health.service = service
+        _serve_control(settings, service, reload, stack)
         yield service
+
+
+def rehearse(settings: Settings, records: Records) -> None:
+    """Check whether settings could be built, as far as that goes beside a running service.
+
+    Raises:
+        UserError: something that they name is missing or cannot be used.
+        BundleError: a model cannot be served.
+    """
+    _check_supported(settings)
+    check_inboxes(settings, records.ledger, serving=True)
+    for name, version in {(inbox.model, inbox.version) for inbox in settings.inbox}:
+        _load(settings, ModelStore(settings.models.dir), name, version)
 
 
 @dataclass(slots=True)
@@ -146,10 +192,11 @@ def _check_supported(settings: Settings) -> None:
                 )
 
 
-def _serve_http(settings: Settings, metrics: Metrics, health: _Health, stack: ExitStack) -> None:
+def _serve_http(settings: Settings, metrics: Metrics, health: _Health, stack: ExitStack) -> dict[str, str]:
+    """Answer scrapers and probes from now on; returns the actual address."""
     listen = settings.metrics.listen
     if listen is None:
-        return
+        return {}
     try:
         server = HealthServer(listen.host, listen.port, metrics, health.live, health.ready)
     except OSError as error:
@@ -159,7 +206,27 @@ def _serve_http(settings: Settings, metrics: Metrics, health: _Health, stack: Ex
         ) from None
     server.start()
     stack.callback(server.close)
-    log.info("metrics_served", address=f"{listen.host}:{server.port}")
+    address = str(replace(listen, port=server.port))
+    log.info("metrics_served", address=address)
+    return {"metrics": address}
+
+
+def _serve_control(settings: Settings, service: Service, reload: Callable[[], None] | None, stack: ExitStack) -> None:
+    """Let commands reach the one writer."""
+    records = service.records
+    operations = Operations(
+        records.ledger,
+        records.returner,
+        records.holds,
+        records.store,
+        records.engine,
+        on_change=service.look_again,
+        status=service.status,
+        reload=reload,
+    )
+    server = ControlServer(settings.control.socket, operations.answer)
+    server.start()
+    stack.callback(server.close)
 
 
 def _load_models(settings: Settings, records: Records, metrics: Metrics) -> dict[tuple[str, object], Lane]:

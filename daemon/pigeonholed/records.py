@@ -73,7 +73,7 @@ def open_records(
     stop = stop or threading.Event()
     with ExitStack() as stack:
         engine, ledger = _open_database(settings, stop, stack, serving=serving, may_upgrade=may_upgrade)
-        _check_inboxes(settings, ledger, serving=serving)
+        check_inboxes(settings, ledger, serving=serving)
         outputs = _open_outputs(settings, ledger, stack)
         deliveries = {
             inbox.name: Delivery(str(inbox.path), outputs[str(inbox.output)], Placer(inbox.template))
@@ -99,7 +99,7 @@ def _open_database(
     return engine, Ledger(engine, writer)
 
 
-def _check_inboxes(settings: Settings, ledger: Ledger, *, serving: bool) -> None:
+def check_inboxes(settings: Settings, ledger: Ledger, *, serving: bool) -> None:
     """A missing inbox that was seen before is waited for (its mount may be away); one that never was is a mistake."""
     known = ledger.known_inboxes()
     for inbox in settings.inbox:

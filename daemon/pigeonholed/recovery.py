@@ -14,7 +14,7 @@ from pigeonholed.images import Status, Withdrawn
 from pigeonholed.paths import to_text
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     from pigeonholed.finishing import Delivery, Finisher
     from pigeonholed.images import Arrival
@@ -72,7 +72,7 @@ def recover(ledger: Ledger, finisher: Finisher, deliveries: Mapping[str, Deliver
             lost=len(findings.lost),
             of_unknown_inboxes=len(findings.strange),
         )
-    sweep(deliveries, rows)
+    sweep(deliveries, {arrival.token for arrival in (*findings.again, *findings.strange)})
     return findings.again
 
 
@@ -126,9 +126,8 @@ def _claim_again(arrival: Arrival, delivery: Delivery) -> bool:
     return True
 
 
-def sweep(deliveries: Mapping[str, Delivery], rows: list[InFlight]) -> None:
-    """Remove empty work folders that no row speaks of; what is not empty is reported and never touched."""
-    used = {row.arrival.token for row in rows}
+def sweep(deliveries: Mapping[str, Delivery], used: Collection[str]) -> None:
+    """Remove empty work folders that no row in flight uses; what is not empty is reported and never touched."""
     outputs: set[Output] = {delivery.output for delivery in deliveries.values()}
     for output in outputs:
         for token in output.batch_folders():

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pigeonholed.images import Withdrawn
     from pigeonholed.ledger import Plan
     from pigeonholed.metrics import Metrics
+    from pigeonholed.statistics import Statistics
 
 log = structlog.get_logger()
 
@@ -27,11 +28,13 @@ class Reporter:
     def __init__(
         self,
         metrics: Metrics,
+        statistics: Statistics,
         *,
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
         self._metrics = metrics
+        self._statistics = statistics
         self._clock = clock
         self._wall_clock = wall_clock
         self.filed = 0
@@ -65,6 +68,7 @@ class Reporter:
         for (inbox, label), count in labels.items():
             self._metrics.images_classified_total.labels(inbox, label).inc(count)
         self.filed += len(plans)
+        self._statistics.filed(placements, labels)
         self._log(plans)
 
     def withdrawn(self, items: Sequence[Withdrawn]) -> None:
@@ -73,6 +77,7 @@ class Reporter:
             path = to_text(item.arrival.file.path)
             if item.status is Status.LOST:
                 self._metrics.lost_files_total.inc()
+                self._statistics.trouble("file_lost", path)
                 log.critical("file_lost", inbox=item.arrival.file.inbox, path=path, detail=item.detail)
             else:
                 log.info("file_withdrawn", inbox=item.arrival.file.inbox, path=path, detail=item.detail)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import structlog
 
 from pigeonholed import systemd
 from pigeonholed.metrics import Stage
+from pigeonholed.statistics import InboxView, ModelStatus
 
 if TYPE_CHECKING:
-    import threading
     from collections.abc import Sequence
 
     from pigeonholed.claiming import Claimer
@@ -23,11 +25,15 @@ if TYPE_CHECKING:
     from pigeonholed.metrics import Metrics
     from pigeonholed.records import Records
     from pigeonholed.reporting import Reporter
+    from pigeonholed.serving import Served
     from pigeonholed.settings import Settings
+    from pigeonholed.statistics import Statistics
     from pigeonholed.switching import Switcher
     from pigeonholed.watching import Watch
 
 log = structlog.get_logger()
+
+_LOOK_EVERY_S = 0.5
 
 
 class Claiming(Protocol):
@@ -51,11 +57,14 @@ class Service:
     records: Records
     metrics: Metrics
     reporter: Reporter
+    statistics: Statistics
     watches: Sequence[Watch]
     events: Events | None
     switcher: Switcher
     resumed: Sequence[Arrival]
+    addresses: dict[str, str] = field(default_factory=dict)
     warm: bool = False
+    _attention: threading.Event = field(default_factory=threading.Event)
     _recovered: dict[str, int] = field(default_factory=dict)
 
     def run(self) -> None:
@@ -68,12 +77,14 @@ class Service:
         finishing = self.crew.start("finisher", self._finish)
         self.warm = True
         systemd.notify("READY=1", "STATUS=serving")
+        log.info("service_ready", inboxes=[watch.rules.name for watch in self.watches])
         while claiming.is_alive():
             self.observe()
             self.switcher.look()
             if not self.stuck():
                 systemd.notify("WATCHDOG=1", f"STATUS={self.reporter.filed} files filed")
-            claiming.join(0.5)
+            self._attention.wait(_LOOK_EVERY_S)
+            self._attention.clear()
         systemd.notify("STOPPING=1", "STATUS=finishing what is in flight")
         # Shutdown, as a sentence: the claimer has ended; let the engine run out; then the finisher has the last word.
         self.engine.close()
@@ -86,6 +97,35 @@ class Service:
         """Stop taking files in; what is in flight is still finished."""
         self.stop.set()
         self.claimer.wake()
+
+    def look_again(self) -> None:
+        """Something was put back or released, or another version of a model chosen: look soon."""
+        for watch in self.watches:
+            watch.hints.overflow()
+        self.claimer.wake()
+        self._attention.set()
+
+    def status(self) -> dict[str, Any]:
+        """What `pigeonholed status` shows."""
+        views = {watch.rules.name: _view(watch) for watch in self.watches}
+        addresses = {"control": str(self.settings.control.socket)} | self.addresses
+        return self.statistics.status(views, self.engine.waiting(), self._models(), addresses).as_dict()
+
+    def _models(self) -> list[ModelStatus]:
+        lanes: dict[int, tuple[Served, list[str]]] = {}
+        for inbox, served in self.engine.serving().items():
+            lanes.setdefault(id(served), (served, []))[1].append(inbox)
+        return [
+            ModelStatus(
+                served.bundle.name,
+                served.bundle.version,
+                served.classifier.runtime,
+                served.classifier.device,
+                served.classifier.precision,
+                tuple(inboxes),
+            )
+            for served, inboxes in lanes.values()
+        ]
 
     def tear_down(self) -> None:
         """A stage has failed: make the others end."""
@@ -104,6 +144,9 @@ class Service:
             self._recovered[name] = watch.recovered
             if self.events is not None:
                 self.metrics.rescan_recovered_total.labels(name).inc(recovered)
+            oldest_s = watch.window.oldest_s()
+            age_s = 0.0 if oldest_s is None else time.monotonic() - oldest_s
+            self.metrics.queue_oldest_age_seconds.labels(name).set(age_s)
             for reason, count in dict(watch.ineligible).items():
                 self.metrics.ineligible_files.labels(name, reason).set(count)
         if self.events is not None and not self.events.alive():
@@ -124,8 +167,11 @@ class Service:
         return [f"the thread {name} has ended" for name in dead]
 
     def _claim(self) -> None:
-        self.engine.submit(self.resumed)
-        self.claiming.run(self.stop)
+        try:
+            self.engine.submit(self.resumed)
+            self.claiming.run(self.stop)
+        finally:
+            self._attention.set()
 
     def _finish(self) -> None:
         most = self.settings.batching.max_batch_size * 4
@@ -137,3 +183,13 @@ class Service:
             if not self.engine.waiting()[Stage.FILE]:
                 self.finisher.settle()
         self.finisher.settle()
+
+
+def _view(watch: Watch) -> InboxView:
+    oldest_s = watch.window.oldest_s()
+    return InboxView(
+        available=watch.available,
+        waiting=len(watch.window),
+        waiting_is_all=not (watch.scanning() or watch.window.full()),
+        oldest_wait_s=None if oldest_s is None else time.monotonic() - oldest_s,
+    )

@@ -137,8 +137,8 @@ class Window:
         return len(self._files) >= self._capacity
 
     def oldest_s(self) -> float | None:
-        """The moment since which the longest-waiting file has been unchanged."""
-        return min((waiting.since_s for waiting in self._files.values()), default=None)
+        """The moment since which the longest-waiting file is unchanged. Any thread may ask: it looks at a copy."""
+        return min((waiting.since_s for waiting in list(self._files.values())), default=None)
 
     def changed_after(self, moment_s: float) -> list[str]:
         """Files that were seen to change after a moment."""

@@ -67,6 +67,10 @@ class Switcher:
                 self._loading.start()
                 return
 
+    def forget_refusals(self) -> None:
+        """Try again what was refused."""
+        self._refused.clear()
+
     def join(self) -> None:
         """Wait for a load that is under way."""
         if self._loading is not None:

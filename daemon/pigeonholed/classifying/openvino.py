@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -34,6 +35,10 @@ def import_openvino() -> Any:
 def load(model: bytes, weights: bytes, wanted: Input, where: Path, *, precision: str = "auto") -> Network:
     """Compiles a network for the CPU.
 
+    It is compiled in a thread that ends with it. OpenVINO gives the thread that makes its core a signal stack, and
+    unmaps that in whichever thread drops the last network of the core: the next signal to the first thread would
+    then end the process with SIGSEGV (seen with 2026.4.1, when another version of a model had replaced the first).
+
     Args:
         model: content of `model.xml`.
         weights: content of `model.bin`.
@@ -45,6 +50,11 @@ def load(model: bytes, weights: bytes, wanted: Input, where: Path, *, precision:
     Raises:
         BundleError: OpenVINO refuses the network, or its input is not uint8 [N, height, width, 3].
     """
+    with ThreadPoolExecutor(1, "openvino-load") as thread:
+        return thread.submit(_load, model, weights, wanted, where, precision).result()
+
+
+def _load(model: bytes, weights: bytes, wanted: Input, where: Path, precision: str) -> Network:
     ov = import_openvino()
     try:
         network = ov.Core().read_model(model, weights)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,8 @@ from pigeonholed.commands import chosen_config, config_option
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Engine
+
+_BACKUP_S = 3600.0  # millions of rows, on a disk that is at work
 
 
 @click.group(name="db")
@@ -46,6 +49,27 @@ def current(ctx: click.Context, as_json: bool, config: Path | None) -> None:
         click.echo(json.dumps({"current": have, "newest": newest}))
     else:
         click.echo(f"current {have or 'none'}, newest {newest}")
+
+
+@command.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@config_option
+@click.pass_context
+def backup(ctx: click.Context, file: Path, as_json: bool, config: Path | None) -> None:
+    """Write a consistent copy of the database to FILE, also while the daemon works; nothing is overwritten."""
+    from pigeonholed.config import load_settings
+    from pigeonholed.operations import alone
+    from pigeonholed.reaching import perform
+
+    settings = load_settings(chosen_config(ctx, config))
+    # The daemon works in another folder than the one in which the name was typed.
+    arguments = {"file": os.path.abspath(file)}
+    answer = perform(settings, "backup", arguments, alone=alone(settings), timeout_s=_BACKUP_S)
+    if as_json:
+        click.echo(json.dumps(answer, ensure_ascii=False))
+    else:
+        click.echo(f"the database is in {file} ({answer['size_bytes']:,} bytes)")
 
 
 def _engine(config: Path | None, *, must_exist: bool = False) -> Engine:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -13,6 +13,8 @@ from pigeonholed.commands import chosen_config, config_option
 
 if TYPE_CHECKING:
     from pigeonholed.store import ModelStore
+
+_SWITCH_S = 300.0  # every checksum of a large model on a slow disk
 
 
 @click.group(name="models")
@@ -71,6 +73,43 @@ def verify(ctx: click.Context, names: tuple[str, ...], folder: Path | None, conf
                 click.echo(f"{name} {version}  ok  ({classifier.runtime}, {classifier.device})")
     if failed:
         sys.exit(1)
+
+
+@command.command()
+@click.argument("name")
+@click.argument("version", type=click.IntRange(min=1))
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@config_option
+@click.pass_context
+def use(ctx: click.Context, name: str, version: int, as_json: bool, config: Path | None) -> None:
+    """Make a version of a model the current one; a running daemon serves it within seconds, dropping nothing.
+
+    A damaged version is refused and changes nothing. An inbox whose version is pinned in the configuration keeps it.
+    """
+    _switch(chosen_config(ctx, config), "use", {"name": name, "version": version}, as_json=as_json)
+
+
+@command.command()
+@click.argument("name")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@config_option
+@click.pass_context
+def rollback(ctx: click.Context, name: str, as_json: bool, config: Path | None) -> None:
+    """Make the version before the current one of a model the current one."""
+    _switch(chosen_config(ctx, config), "rollback", {"name": name}, as_json=as_json)
+
+
+def _switch(config: Path | None, request: str, arguments: dict[str, Any], *, as_json: bool) -> None:
+    from pigeonholed.config import load_settings
+    from pigeonholed.operations import alone
+    from pigeonholed.reaching import perform
+
+    settings = load_settings(config)
+    answer = perform(settings, request, arguments, alone=alone(settings), timeout_s=_SWITCH_S)
+    if as_json:
+        click.echo(json.dumps(answer, ensure_ascii=False))
+    else:
+        click.echo(f"version {answer['version']} of {answer['name']} is the current one")
 
 
 def _store(folder: Path | None, config: Path | None) -> ModelStore:

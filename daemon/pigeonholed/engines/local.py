@@ -157,6 +157,10 @@ class LocalEngine:
             Stage.FILE: len(self._outcomes),
         }
 
+    def serving(self) -> dict[str, Served]:
+        """What serves each inbox now."""
+        return {name: route.lane.served for name, route in self._routes.items()}
+
     def _decode(self) -> None:
         duration = self._metrics.stage_duration_seconds.labels(Stage.DECODE)
         for chunk in self._files:

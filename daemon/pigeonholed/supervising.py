@@ -1,0 +1,130 @@
+"""The life of the process: what signals do, and how a changed configuration takes effect.
+
+A reload is rehearsed first; only then does the running pipeline drain, and a new one is built in the same process. If
+that fails after all, the old configuration serves again.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from typing import TYPE_CHECKING
+
+import structlog
+
+from pigeonholed.bundle import BundleError
+from pigeonholed.errors import UserError
+from pigeonholed.metrics import Metrics
+from pigeonholed.pipeline import build, rehearse
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import FrameType
+
+    from pigeonholed.service import Service
+    from pigeonholed.settings import Settings
+
+log = structlog.get_logger()
+
+
+class Supervisor:
+    """Runs one pipeline after another until told to end. Owned by the main thread, but for `ask_reload`.
+
+    Args:
+        load: reads the settings anew.
+        once: file what is there, then end.
+        may_upgrade: an older database is upgraded rather than refused.
+    """
+
+    def __init__(self, load: Callable[[], Settings], *, once: bool, may_upgrade: bool) -> None:
+        self._load = load
+        self._once = once
+        self._may_upgrade = may_upgrade
+        self._metrics = Metrics()
+        self._stop = threading.Event()
+        self._ending = False
+        self._service: Service | None = None
+        self._next: Settings | None = None
+        self._fallback: Settings | None = None
+        self._rehearsal: threading.Thread | None = None
+
+    def run(self, settings: Settings) -> Service:
+        """Serve until TERM or INT, or with `once` until all is done; returns the last service for what it counted.
+
+        Raises:
+            UserError: it cannot start.
+            BundleError: a model cannot be served.
+            BaseException: whatever made a stage fail.
+        """
+        self._take_signals()
+        while True:
+            try:
+                service = self._serve(settings)
+            except (UserError, BundleError) as error:
+                if self._fallback is None:
+                    raise
+                log.error("reload_failed", error=str(error), instead="the configuration before")
+                settings, self._fallback = self._fallback, None
+                continue
+            if self._next is None or self._ending:
+                return service
+            self._fallback, settings, self._next = settings, self._next, None
+
+    def ask_reload(self) -> None:
+        """Read the configuration again, and change over to it if it is good; models are looked at in any case."""
+        if self._rehearsal is None or not self._rehearsal.is_alive():
+            self._rehearsal = threading.Thread(target=self._rehearse, name="rehearsal", daemon=True)
+            self._rehearsal.start()
+
+    def _serve(self, settings: Settings) -> Service:
+        self._stop = threading.Event()
+        if self._ending:
+            self._stop.set()
+        with build(
+            settings,
+            stop=self._stop,
+            once=self._once,
+            may_upgrade=self._may_upgrade,
+            metrics=self._metrics,
+            reload=self.ask_reload,
+        ) as service:
+            self._fallback = None
+            self._service = service
+            try:
+                service.run()
+            finally:
+                self._service = None
+        return service
+
+    def _rehearse(self) -> None:
+        service = self._service
+        if service is None:
+            return
+        try:
+            settings = self._load()
+            rehearse(settings, service.records)
+        except (UserError, BundleError) as error:
+            log.error("reload_refused", error=str(error))
+            return
+        service.switcher.forget_refusals()
+        if settings == service.settings:
+            log.info("configuration_unchanged")
+            return
+        log.info("configuration_reloaded", source=str(settings.source))
+        self._next = settings
+        service.end()
+
+    def _take_signals(self) -> None:
+        signal.signal(signal.SIGTERM, self._end)
+        signal.signal(signal.SIGINT, self._end)
+        signal.signal(signal.SIGHUP, lambda _number, _frame: self.ask_reload())
+        signal.signal(signal.SIGIO, signal.SIG_IGN)  # of the leases that tell whether a file is being written to
+
+    def _end(self, number: int, _frame: FrameType | None) -> None:
+        if self._ending:
+            os._exit(128 + number)  # nothing needs tidying: a kill at any moment is safe
+        self._ending = True
+        self._stop.set()
+        if self._service is not None:
+            self._service.end()
