@@ -141,7 +141,7 @@ def backup(engine: Engine, file: Path) -> int:
         if file.exists():
             raise DatabaseUnavailable(f"cannot write a backup to {file}: there is a file of that name")
         with engine.connect() as connection:
-            connection.connection.cursor().execute("COMMIT")  # VACUUM INTO reads a snapshot, outside a transaction
+            # On the bare connection, outside a transaction: VACUUM INTO reads a snapshot of its own.
             connection.connection.cursor().execute("VACUUM INTO ?", (str(draft),))
         sync(draft)
         os.link(draft, file)

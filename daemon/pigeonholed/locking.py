@@ -9,18 +9,24 @@ from dataclasses import dataclass
 from typing import Self
 
 
+COMMAND = "command"
+"""The purpose of a command that does one thing and ends."""
+
+
 class Held(Exception):
     """Another process holds the lock.
 
     Attributes:
         path: the lock file.
-        holder: what the holder wrote about itself (its pid), or an empty string.
+        holder: the pid that the holder wrote down, or an empty string.
+        purpose: what it said that it holds the lock for, or an empty string.
     """
 
-    def __init__(self, path: str, holder: str) -> None:
+    def __init__(self, path: str, holder: str, purpose: str = "") -> None:
         super().__init__(f"{path} is held by process {holder or '(unknown)'}")
         self.path = path
         self.holder = holder
+        self.purpose = purpose
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +37,8 @@ class Lock:
     fd: int
 
     @classmethod
-    def take(cls, path: str, *, mode: int = 0o600) -> Self:
-        """Take the lock at once or not at all.
+    def take(cls, path: str, *, mode: int = 0o600, purpose: str = "") -> Self:
+        """Take the lock at once or not at all; `purpose` is one word for others to read.
 
         Raises:
             Held: another process has it.
@@ -43,13 +49,13 @@ class Lock:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            holder = os.pread(fd, 64, 0).decode("ascii", "replace").strip()
+            holder, _, purpose = os.pread(fd, 64, 0).decode("ascii", "replace").strip().partition(" ")
             os.close(fd)
             if error.errno in {errno.EAGAIN, errno.EACCES}:
-                raise Held(path, holder) from None
+                raise Held(path, holder, purpose) from None
             raise
         os.ftruncate(fd, 0)
-        os.pwrite(fd, f"{os.getpid()}\n".encode("ascii"), 0)
+        os.pwrite(fd, f"{os.getpid()} {purpose}".strip().encode("ascii") + b"\n", 0)
         return cls(path, fd)
 
     def release(self) -> None:

@@ -25,7 +25,7 @@ from pigeonholed.events import Events, gives_events
 from pigeonholed.finishing import Finisher
 from pigeonholed.health import HealthServer
 from pigeonholed.ignoring import NameFilter
-from pigeonholed.locking import Held, Lock
+from pigeonholed.locking import COMMAND, Held, Lock
 from pigeonholed.metrics import Metrics, Reload, Stage
 from pigeonholed.onerun import OneRun
 from pigeonholed.operations import Operations
@@ -45,10 +45,11 @@ if TYPE_CHECKING:
 
     from pigeonholed.output import Output
     from pigeonholed.records import Records
-    from pigeonholed.returning import Holds
     from pigeonholed.settings import InboxSettings, Settings
 
 log = structlog.get_logger()
+
+_COMMANDS_END_WITHIN_S = 10.0
 
 
 @contextmanager
@@ -106,8 +107,9 @@ def build(
         engine = LocalEngine(routes, sizes, crew, patience, metrics)
         stack.callback(engine.abort)  # ends its threads where the service is never run
         feeds = [
-            Feed(_watch(inbox, outputs[str(inbox.output)], records.holds), outputs[str(inbox.output)])
+            Feed(watch_of(inbox, output.now_ns, partial(records.holds.covers, inbox.name)), output)
             for inbox in settings.inbox
+            for output in [outputs[str(inbox.output)]]
         ]
         watches = [feed.watch for feed in feeds]
         claimer = Claimer(feeds, ledger, engine, patience, metrics)
@@ -125,7 +127,7 @@ def build(
             statistics=statistics,
             watches=watches,
             events=None if once else _watch_events(settings, watches, claimer, stack),
-            switcher=_switcher(settings, records, lanes, metrics),
+            switcher=_switcher(settings, records, lanes, metrics, statistics),
             resumed=resumed,
             addresses=addresses,
         )
@@ -144,7 +146,7 @@ def rehearse(settings: Settings, records: Records) -> None:
     _check_supported(settings)
     check_inboxes(settings, records.ledger, serving=True)
     for name, version in {(inbox.model, inbox.version) for inbox in settings.inbox}:
-        _load(settings, ModelStore(settings.models.dir), name, version)
+        load_served(settings, ModelStore(settings.models.dir), name, version)
 
 
 @dataclass(slots=True)
@@ -161,22 +163,31 @@ class _Health:
 
 
 def _lock_state(settings: Settings, stack: ExitStack) -> None:
+    """One writer at a time; a command that holds the lock for a moment is waited for, another daemon is not."""
     folder = settings.state.dir
-    try:
-        os.makedirs(folder, exist_ok=True)
-        lock = Lock.take(str(folder / "pigeonholed.lock"))
-    except Held as held:
-        raise Unavailable(
-            f"cannot start: process {held.holder or 'unknown'} already serves the state folder {folder}; "
-            "stop it first, or give this one a state folder of its own"
-        ) from None
-    except OSError as error:
-        raise Misconfigured(f"cannot use the state folder {folder}: {error.strerror}") from None
+    deadline_s = time.monotonic() + _COMMANDS_END_WITHIN_S
+    while True:
+        try:
+            os.makedirs(folder, exist_ok=True)
+            lock = Lock.take(str(folder / "pigeonholed.lock"))
+            break
+        except Held as held:
+            if held.purpose == COMMAND and time.monotonic() < deadline_s:
+                time.sleep(0.05)
+                continue
+            raise Unavailable(
+                f"cannot start: process {held.holder or 'unknown'} already serves the state folder {folder}; "
+                "stop it first, or give this one a state folder of its own"
+            ) from None
+        except OSError as error:
+            raise Misconfigured(f"cannot use the state folder {folder}: {error.strerror}") from None
     stack.callback(lock.release)
 
 
 def _check_supported(settings: Settings) -> None:
     """Refuse what the contract knows and this version does not do yet, rather than do something else."""
+    if settings.database.file is None:
+        raise Misconfigured("a Postgres database is not built yet in this version; use sqlite:///FILE")
     if settings.engine.kind != "local":
         raise Misconfigured('engine.kind = "ray" is not built yet in this version; use "local"')
     for inbox in settings.inbox:
@@ -234,13 +245,13 @@ def _load_models(settings: Settings, records: Records, metrics: Metrics) -> dict
     for inbox in settings.inbox:
         key = (inbox.model, inbox.version)
         if key not in lanes:
-            served = _load(settings, records.store, inbox.model, inbox.version)
+            served = load_served(settings, records.store, inbox.model, inbox.version)
             lanes[key] = Lane(served, Channel(settings.batching.max_batch_size * 4))
             _announce(settings, records, metrics, lanes[key], key)
     return lanes
 
 
-def _load(settings: Settings, store: ModelStore, name: str, version: int | Literal["current"]) -> Served:
+def load_served(settings: Settings, store: ModelStore, name: str, version: int | Literal["current"]) -> Served:
     """Open, check and warm a version of a model."""
     bundle = store.open(name, version)
     runtime = settings.runtime
@@ -276,7 +287,11 @@ def _announce(settings: Settings, records: Records, metrics: Metrics, lane: Lane
 
 
 def _switcher(
-    settings: Settings, records: Records, lanes: Mapping[tuple[str, object], Lane], metrics: Metrics
+    settings: Settings,
+    records: Records,
+    lanes: Mapping[tuple[str, object], Lane],
+    metrics: Metrics,
+    statistics: Statistics,
 ) -> Switcher:
     """Follows the models that are not pinned to a version."""
     keys = {id(lane): key for key, lane in lanes.items()}
@@ -285,32 +300,48 @@ def _switcher(
         _announce(settings, records, metrics, lane, keys[id(lane)])
         metrics.model_reloads_total.labels(lane.served.bundle.name, Reload.LOADED).inc()
 
+    def refused(name: str, why: str) -> None:
+        metrics.model_reloads_total.labels(name, Reload.REFUSED).inc()
+        statistics.trouble("model_refused", why)
+
     return Switcher(
         records.store,
         [lane for (_name, version), lane in lanes.items() if version == "current"],
-        lambda name: _load(settings, records.store, name, "current"),
+        lambda name: load_served(settings, records.store, name, "current"),
         switched,
-        lambda name: metrics.model_reloads_total.labels(name, Reload.REFUSED).inc(),
+        refused,
     )
 
 
 def _route(inbox: InboxSettings, outputs: Mapping[str, Output], lanes: Mapping[tuple[str, object], Lane]) -> Route:
     lane = lanes[inbox.model, inbox.version]
-    demand = Demand(
-        lane.served.bundle.manifest.pixel_spec,
+    return Route(outputs[str(inbox.output)], demand_of(inbox, lane.served), lane, policy_of(inbox))
+
+
+def demand_of(inbox: InboxSettings, served: Served) -> Demand:
+    """What an inbox and its model ask of a picture."""
+    return Demand(
+        served.bundle.manifest.pixel_spec,
         inbox.max_pixels,
         inbox.max_bytes,
         allow_truncated=inbox.truncated == "classify",
         wants_date="{date" in inbox.template,
     )
-    policy = Policy(None if inbox.min_confidence == "model" else inbox.min_confidence, inbox.top_k)
-    return Route(outputs[str(inbox.output)], demand, lane, policy)
 
 
-def _watch(inbox: InboxSettings, output: Output, holds: Holds) -> Watch:
+def policy_of(inbox: InboxSettings) -> Policy:
+    """What an inbox does with predictions."""
+    return Policy(None if inbox.min_confidence == "model" else inbox.min_confidence, inbox.top_k)
+
+
+def watch_of(
+    inbox: InboxSettings,
+    now_ns: Callable[[], int],
+    passes_over: Callable[[str, int, int], bool] = lambda _path, _size, _mtime_ns: False,
+) -> Watch:
+    """An inbox, watched by its rules."""
     rules = Rules(inbox.name, str(inbox.path), inbox.settle_s, inbox.incomplete_s, inbox.rescan_s, inbox.recursive)
-    names = NameFilter(inbox.include, inbox.exclude)
-    return Watch(rules, names, output.now_ns, passes_over=partial(holds.covers, inbox.name))
+    return Watch(rules, NameFilter(inbox.include, inbox.exclude), now_ns, passes_over=passes_over)
 
 
 def _watch_events(settings: Settings, watches: Sequence[Watch], claimer: Claimer, stack: ExitStack) -> Events | None:

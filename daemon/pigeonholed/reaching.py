@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pigeonholed.control import NoDaemon, ask
 from pigeonholed.errors import Misconfigured, Unavailable
-from pigeonholed.locking import Held, Lock
+from pigeonholed.locking import COMMAND, Held, Lock
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -48,7 +48,7 @@ def perform(
     gives_up_s = clock() + _LISTENS_WITHIN_S
     while True:
         try:
-            lock = Lock.take(path)
+            lock = Lock.take(path, purpose=COMMAND)
         except Held as held:
             holder = held.holder
         except OSError as error:

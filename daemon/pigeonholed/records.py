@@ -22,6 +22,7 @@ from pigeonholed.writer import Writer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from sqlalchemy.engine import Engine
 
@@ -88,6 +89,8 @@ def open_records(
 def _open_database(
     settings: Settings, stop: threading.Event, stack: ExitStack, *, serving: bool, may_upgrade: bool
 ) -> tuple[Engine, Ledger]:
+    if settings.database.file is not None:
+        check_place(settings.database.file)
     engine = database.connect(settings.database.url)
     stack.callback(engine.dispose)
     waits = serving and settings.database.file is None
@@ -97,6 +100,24 @@ def _open_database(
     writer.start()
     stack.callback(writer.stop)
     return engine, Ledger(engine, writer)
+
+
+def check_place(file: Path) -> None:
+    """Say what is wrong with the place of an SQLite file, of which SQLite says only that it cannot open it.
+
+    Raises:
+        DatabaseUnavailable: this user cannot write there.
+    """
+    folder = file.parent
+    if not folder.is_dir():
+        fault = f"the folder {folder} does not exist; make it, or name another in [database].url"
+    elif not os.access(folder, os.W_OK | os.X_OK):
+        fault = f"the folder {folder} cannot be written to; let this user write to it, SQLite keeps its journal there"
+    elif file.exists() and not os.access(file, os.R_OK | os.W_OK):
+        fault = "the file cannot be written to; let this user write to it"
+    else:
+        return
+    raise database.DatabaseUnavailable(f"cannot use the database {file}: {fault}")
 
 
 def check_inboxes(settings: Settings, ledger: Ledger, *, serving: bool) -> None:

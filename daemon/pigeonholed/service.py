@@ -11,6 +11,7 @@ import structlog
 
 from pigeonholed import systemd
 from pigeonholed.metrics import Stage
+from pigeonholed.paths import to_text
 from pigeonholed.statistics import InboxView, ModelStatus
 
 if TYPE_CHECKING:
@@ -76,6 +77,7 @@ class Service:
         claiming = self.crew.start("claimer", self._claim)
         finishing = self.crew.start("finisher", self._finish)
         self.warm = True
+        self.switcher.on_end = self._attention.set
         systemd.notify("READY=1", "STATUS=serving")
         log.info("service_ready", inboxes=[watch.rules.name for watch in self.watches])
         while claiming.is_alive():
@@ -108,7 +110,7 @@ class Service:
     def status(self) -> dict[str, Any]:
         """What `pigeonholed status` shows."""
         views = {watch.rules.name: _view(watch) for watch in self.watches}
-        addresses = {"control": str(self.settings.control.socket)} | self.addresses
+        addresses = {"control": to_text(str(self.settings.control.socket))} | self.addresses
         return self.statistics.status(views, self.engine.waiting(), self._models(), addresses).as_dict()
 
     def _models(self) -> list[ModelStatus]:
@@ -151,6 +153,7 @@ class Service:
                 self.metrics.ineligible_files.labels(name, reason).set(count)
         if self.events is not None and not self.events.alive():
             log.warning("watcher_died", instead="rescans")
+            self.statistics.trouble("watcher_died", "inboxes are only rescanned now")
             self.events = None
 
     def faults(self) -> list[str]:

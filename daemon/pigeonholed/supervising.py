@@ -106,6 +106,7 @@ class Supervisor:
             rehearse(settings, service.records)
         except (UserError, BundleError) as error:
             log.error("reload_refused", error=str(error))
+            service.statistics.trouble("reload_refused", str(error))
             return
         service.switcher.forget_refusals()
         if settings == service.settings:

@@ -31,7 +31,10 @@ class Switcher:
         lanes: those that follow the current version.
         load: opens, checks and warms a version of a model.
         on_switch: told of a lane that has switched.
-        on_refusal: told of the name of a model whose new version was refused.
+        on_refusal: told of the name of a model whose new version was refused, and why.
+
+    Attributes:
+        on_end: called when a load has ended and another may begin.
     """
 
     def __init__(
@@ -40,7 +43,7 @@ class Switcher:
         lanes: Sequence[Lane],
         load: Callable[[str], Served],
         on_switch: Callable[[Lane], None],
-        on_refusal: Callable[[str], None],
+        on_refusal: Callable[[str, str], None],
     ) -> None:
         self._store = store
         self._lanes = lanes
@@ -49,10 +52,12 @@ class Switcher:
         self._on_refusal = on_refusal
         self._refused: dict[str, int | None] = {}
         self._loading: threading.Thread | None = None
+        self._busy = False
+        self.on_end: Callable[[], None] = lambda: None
 
     def look(self) -> None:
         """Begin to load what has become current; cheap enough for every second."""
-        if self._loading is not None and self._loading.is_alive():
+        if self._busy:
             return
         for lane in self._lanes:
             name = lane.served.bundle.name
@@ -63,6 +68,7 @@ class Switcher:
             if wanted is None or wanted == lane.served.bundle.version:
                 self._refused.pop(name, None)
             elif wanted != self._refused.get(name):
+                self._busy = True
                 self._loading = threading.Thread(target=self._switch, args=(lane, wanted), name="switcher", daemon=True)
                 self._loading.start()
                 return
@@ -77,13 +83,20 @@ class Switcher:
             self._loading.join()
 
     def _switch(self, lane: Lane, wanted: int) -> None:
+        try:
+            self._change(lane, wanted)
+        finally:
+            self._busy = False
+            self.on_end()
+
+    def _change(self, lane: Lane, wanted: int) -> None:
         name, before = lane.served.bundle.name, lane.served.bundle.version
         try:
             served = self._load(name)
         except Exception as error:
             self._refused[name] = wanted
             log.error("model_refused", model=name, version=wanted, serving=before, error=str(error))
-            self._on_refusal(name)
+            self._on_refusal(name, str(error))
             return
         lane.served = served
         log.info("model_switched", model=name, version=served.bundle.version, before=before)

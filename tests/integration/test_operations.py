@@ -148,11 +148,13 @@ def test_hundred_model_switches_under_load_drop_nothing_and_name_the_version_tha
     with workspace.serving() as daemon:
         daemon.await_event("service_ready")
         serial = 0
+        pace = threading.Event()
         for turn in range(1, 101):
             ask(workspace.root / "pigeonholed.sock", "use", {"name": "tiny", "version": 1 + turn % 2})
             while sum(event.get("event") == "model_switched" for event in daemon.events()) < turn:
                 assert workspace.drop(f"{serial}.png", picture(220, 60, 40, serial))
                 serial += 1
+                pace.wait(0.004)  # load, not flood
         until(lambda: count(workspace, "filed") == serial, "all filed", 60)
         assert daemon.terminate() == 0
     assert workspace.audit() == []

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import socket
 import sys
+import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -60,6 +63,7 @@ def _findings(settings: Settings) -> Iterator[Finding]:
         yield _tried(f"inbox {inbox.name}", lambda inbox=inbox: _inbox(settings, inbox))  # type: ignore[misc]
     for model, version in dict.fromkeys((inbox.model, inbox.version) for inbox in settings.inbox):
         yield _tried(f"model {model}", lambda model=model, version=version: _model(settings, model, version))  # type: ignore[misc]
+    yield _tried("metrics", lambda: _metrics(settings))
     yield _tried("device", _device)
 
 
@@ -81,26 +85,49 @@ def _tried(what: str, look: Callable[[], str]) -> Finding:
 
 
 def _state(settings: Settings) -> str:
-    from pigeonholed.locking import Held, Lock
+    from pigeonholed.errors import Misconfigured
 
     folder = settings.state.dir
-    os.makedirs(folder, exist_ok=True)
+    there = next(place for place in (folder, *folder.parents) if place.exists())
     try:
-        Lock.take(str(folder / "pigeonholed.lock")).release()
-    except Held as held:
-        return f"{folder}, served by process {held.holder} now"
+        tempfile.TemporaryFile(dir=there).close()
+        holder = _holder(settings)
+    except OSError as error:
+        raise Misconfigured(
+            f"cannot use the state folder {folder}: {error.strerror}; "
+            "let this user write to it, or choose another in [state].dir"
+        ) from None
+    if there != folder:
+        return f"{folder} will be made"
+    if holder is not None:
+        return f"{folder}, served by process {holder} now"
     return f"{folder} can be written, nobody serves it now"
+
+
+def _holder(settings: Settings) -> str | None:
+    """Which process serves the state folder; makes no lock file, for one of root's would be in a service's way."""
+    from pigeonholed.locking import Held, Lock
+
+    file = settings.state.dir / "pigeonholed.lock"
+    if file.exists():
+        try:
+            Lock.take(str(file)).release()
+        except Held as held:
+            return held.holder or "unknown"
+    return None
 
 
 def _database(settings: Settings) -> str:
     from pigeonholed import database
+    from pigeonholed.records import check_place
 
     file = settings.database.file
     shown = file if file is not None else "the server"
-    if file is not None and not file.exists():
-        if not os.access(file.parent, os.W_OK):
-            raise database.DatabaseUnavailable(f"{file} does not exist and {file.parent} cannot be written to")
-        return f"{file} will be made"
+    if file is not None:
+        if file.parent != settings.state.dir or file.parent.exists():  # that one is made at the start
+            check_place(file)
+        if not file.exists():
+            return f"{file} will be made"
     engine = database.connect(settings.database.url, read_only=True)
     database.check_not_newer(engine)
     have, newest = database.current_revision(engine), database.newest_revision()
@@ -122,6 +149,7 @@ def _inbox(settings: Settings, inbox: InboxSettings) -> str:
     known = file is None or file.exists()
     engine = database.connect(settings.database.url, read_only=True) if known else None
     identity = None if engine is None else database.identity_of(engine)
+    made = _missing(inbox.output)
     try:
         output = Output.open(inbox.output, identity)
     except OutputHeld as held:
@@ -130,7 +158,27 @@ def _inbox(settings: Settings, inbox: InboxSettings) -> str:
         output.check_source(str(inbox.path))
         return f"{inbox.path} → {inbox.output}, files can be moved; {output.free_bytes() / 1e9:.1f} GB free"
     finally:
+        _unmake(made)
         output.close()
+
+
+def _missing(output: Path) -> list[Path]:
+    """What opening an output will make, innermost first."""
+    from pigeonholed.output import PRIVATE
+
+    private = output / PRIVATE
+    wanted = [private / "owner", private / "lock", private, output, *output.parents]
+    return [path for path in wanted if not os.path.lexists(path)]
+
+
+def _unmake(made: list[Path]) -> None:
+    """Leave nothing behind: what root makes would be in the way of a service that is not root."""
+    for path in made:
+        with contextlib.suppress(OSError):
+            if path.name in ("owner", "lock"):
+                path.unlink()
+            else:
+                path.rmdir()
 
 
 def _model(settings: Settings, model: str, version: int | str) -> str:
@@ -146,6 +194,25 @@ def _model(settings: Settings, model: str, version: int | str) -> str:
         f"version {bundle.version}, {len(bundle.labels)} labels, self-test passed "
         f"({classifier.runtime}, {classifier.device}, {classifier.precision})"
     )
+
+
+def _metrics(settings: Settings) -> str:
+    from pigeonholed.errors import Unavailable
+
+    listen = settings.metrics.listen
+    if listen is None:
+        return "not served"
+    if (holder := _holder(settings)) is not None:
+        return f"{listen}, served by process {holder} now"
+    family = socket.AF_INET6 if ":" in listen.host else socket.AF_INET
+    try:
+        socket.create_server((listen.host, listen.port), family=family).close()
+    except OSError as error:
+        raise Unavailable(
+            f"cannot listen on {listen}: {os.strerror(error.errno) if error.errno else error}; "
+            'choose another address in [metrics].listen, or "" for none'
+        ) from None
+    return f"{listen} is free"
 
 
 def _device() -> str:

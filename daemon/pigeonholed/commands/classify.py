@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import stat
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
 
 
 @click.command(name="classify")
-@click.argument("images", metavar="IMAGE...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("images", metavar="IMAGE...", nargs=-1, required=True, type=click.Path(readable=False, path_type=Path))
 @click.option("--model", help="Which model; needed only where there is more than one.")
 @click.option("--models", "folder", type=click.Path(path_type=Path), help="A model store; no configuration is needed.")
 @click.option("--top", "top_k", type=click.IntRange(min=1), default=5, show_default=True, help="How many labels.")
@@ -41,17 +43,15 @@ def command(
 ) -> None:
     """Say what is on pictures, or on all pictures in folders; moves nothing, writes nothing.
 
-    A picture that cannot be read is a result, too ("rejected", with the reason): the exit code is 0. It is 1 when a
-    path does not exist.
+    A picture that cannot be decoded is a result, too ("rejected", with the reason): the exit code is 0. It is 1 when a
+    path does not exist, is no file and no folder, or may not be read.
     """
     served = _load(model, folder, chosen_config(ctx, config))
     show = _show_json if as_json else _show_text
-    missing = [image for image in images if not image.exists()]
-    for image in missing:
-        click.echo(f"pigeonholed: there is no file {image}", err=True)
-    for outcome, path in _Reader(served, top_k).classify(_files(images)):
+    finder = _Finder()
+    for outcome, path in _Reader(served, top_k).classify(finder.find(images)):
         show(path, outcome, served)
-    if missing:
+    if finder.failed:
         sys.exit(1)
 
 
@@ -73,26 +73,68 @@ def _load(model: str | None, folder: Path | None, config: Path | None) -> Served
     store = ModelStore(folder)
     if model is None:
         names = store.names()
+        if not names:
+            raise Misconfigured(
+                f"there is no model in the store {folder}; "
+                "'pigeonholed-train train PICTURES --name N --publish' makes one"
+            )
         if len(names) > 1:
             raise Misconfigured(f"the store {folder} holds {', '.join(names)}; say which with --model NAME")
-        model = names[0] if names else "(none)"
+        model = names[0]
     bundle = store.open(model, version)
     return Served(bundle, load_classifier(bundle))
 
 
-def _files(images: tuple[Path, ...]) -> Iterator[str]:
-    """The named files, and what a service would take from the named folders."""
-    from pigeonholed.ignoring import NameFilter
+@dataclass(slots=True)
+class _Finder:
+    """The named files, and what a service would take from the named folders; tells what cannot be had.
 
-    names = NameFilter(("*",), ())
-    for image in images:
-        if not image.is_dir():
-            if image.exists():
-                yield str(image)
-            continue
-        for folder, subfolders, files in os.walk(image):
+    Attributes:
+        failed: whether there was such a thing.
+    """
+
+    failed: bool = False
+
+    def find(self, images: tuple[Path, ...]) -> Iterator[str]:
+        for image in map(str, images):
+            try:
+                mode = os.stat(image).st_mode
+            except OSError as error:
+                self._deny(error)
+                continue
+            if stat.S_ISDIR(mode):
+                yield from filter(self._readable, self._walk(image))
+            elif not stat.S_ISREG(mode):
+                self._fail(image, "it is no regular file")
+            elif self._readable(image):
+                yield image
+
+    def _walk(self, image: str) -> Iterator[str]:
+        from pigeonholed.ignoring import NameFilter
+
+        names = NameFilter(("*",), ())
+        for folder, subfolders, files in os.walk(image, onerror=self._deny):
             subfolders[:] = sorted(name for name in subfolders if not names.prunes(name))
-            yield from (os.path.join(folder, name) for name in sorted(files) if not names.ignores(name))
+            for name in sorted(files):
+                path = os.path.join(folder, name)
+                if not names.ignores(name) and os.path.isfile(path) and not os.path.islink(path):
+                    yield path
+
+    def _readable(self, path: str) -> bool:
+        if not os.access(path, os.R_OK):
+            self._deny(PermissionError(errno.EACCES, os.strerror(errno.EACCES), path))
+            return False
+        return True
+
+    def _deny(self, error: OSError) -> None:
+        self._fail(error.filename, error.strerror)
+
+    def _fail(self, path: str, fault: str) -> None:
+        from pigeonholed.config_errors import one_line
+        from pigeonholed.paths import to_text
+
+        self.failed = True
+        click.echo(f"pigeonholed: cannot read {one_line(to_text(path))}: {fault}", err=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,9 +213,12 @@ def _show_json(path: str, outcome: Handled, served: Served) -> None:
 
 
 def _show_text(path: str, outcome: Handled, served: Served) -> None:
+    from pigeonholed.config_errors import one_line
+
     facts = _facts(path, outcome, served)
+    shown = one_line(facts["path"])
     if facts["outcome"] == "rejected":
-        click.echo(f"{facts['path']}: rejected, {facts['reason']} ({facts['detail']})")
+        click.echo(f"{shown}: rejected, {facts['reason']} ({facts['detail']})")
         return
     ranked = ", ".join(f"{entry['label']} {entry['confidence']:.1%}" for entry in facts["top"])
-    click.echo(f"{facts['path']}: {ranked}" + ("  (unsure)" if facts["outcome"] == "unsure" else ""))
+    click.echo(f"{shown}: {ranked}" + ("  (unsure)" if facts["outcome"] == "unsure" else ""))

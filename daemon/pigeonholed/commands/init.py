@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import click
@@ -19,6 +20,8 @@ def command(folder: Path) -> None:
     from pigeonholed.resources import shipped_folder
 
     config = folder / "pigeonholed.toml"
+    if os.path.lexists(config):
+        raise Misconfigured(f"{config} is there already and is left as it is; choose another folder")
     try:
         example = (shipped_folder("config") / "pigeonholed.toml").read_bytes()
     except FileNotFoundError as error:
@@ -28,10 +31,10 @@ def command(folder: Path) -> None:
             (folder / name).mkdir(parents=True, exist_ok=True)
         with config.open("xb") as file:
             file.write(example)
-    except FileExistsError:
-        raise Misconfigured(f"{config} is there already and is left as it is; choose another folder") from None
     except OSError as error:
-        raise Misconfigured(f"cannot make a working folder at {folder}: {error.strerror}") from None
+        raise Misconfigured(
+            f"cannot make a working folder at {folder}: {error.strerror}: {error.filename}; choose another folder"
+        ) from None
     click.echo(f"""Made {folder}/ with pigeonholed.toml, inbox/, sorted/ and models/.
 
 Next:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
 @click.command(name="run")
 @click.option("--once", is_flag=True, help="File everything that is there at start, then end.")
+@click.option("--dry-run", is_flag=True, help="Say what would become of what is there now; changes nothing.")
+@click.option("--json", "as_json", is_flag=True, help="With --dry-run: one JSON object a line.")
 @click.option("--no-upgrade", is_flag=True, help="Refuse a database of an older version instead of upgrading it.")
 @click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), help="Overrides [log].level.")
 @click.option("--log-format", type=click.Choice(["auto", "console", "json"]), help="Overrides [log].format.")
@@ -25,6 +28,8 @@ if TYPE_CHECKING:
 def command(
     ctx: click.Context,
     once: bool,
+    dry_run: bool,
+    as_json: bool,
     no_upgrade: bool,
     log_level: str | None,
     log_format: str | None,
@@ -41,7 +46,9 @@ def command(
     """
     from pigeonholed import logs
     from pigeonholed.config import load_settings
+    from pigeonholed.config_errors import one_line
     from pigeonholed.onerun import OneRun
+    from pigeonholed.paths import to_text
     from pigeonholed.supervising import Supervisor
 
     overrides = {"log.level": log_level, "log.format": log_format}
@@ -51,12 +58,16 @@ def command(
 
     settings = load()
     logs.configure(settings.log.format, settings.log.level)
+    if dry_run:
+        _rehearse(settings, as_json=as_json)
+        return
     service = Supervisor(load, once=once, may_upgrade=not no_upgrade).run(settings)
     left = service.claiming.left if isinstance(service.claiming, OneRun) else []
     if once:
         click.echo(f"{service.reporter.filed} files filed" + _shares(service), err=True)
     if left:
-        shown = ", ".join(left[:5]) + (f" and {len(left) - 5} more" if len(left) > 5 else "")
+        shown = ", ".join(one_line(to_text(path)) for path in left[:5])
+        shown += f" and {len(left) - 5} more" if len(left) > 5 else ""
         click.echo(f"pigeonholed: still changing and left where they are: {shown}", err=True)
         sys.exit(1)
 
@@ -64,3 +75,14 @@ def command(
 def _shares(service: Service) -> str:
     counts = [f"{count} {placement}" for placement, count in sorted(service.reporter.placements.items())]
     return f": {', '.join(counts)}" if counts else ""
+
+
+def _rehearse(settings: Settings, *, as_json: bool) -> None:
+    from pigeonholed.rehearsing import dry_run
+
+    for entry in dry_run(settings):
+        if as_json:
+            click.echo(json.dumps(entry, ensure_ascii=False))
+            continue
+        why = entry["reason"] or f"{entry['label']} {entry['confidence']:.1%}"
+        click.echo(f"{entry['inbox']}/{entry['path']} → {entry['destination'] or 'stays'}  ({why})")
