@@ -8,7 +8,6 @@ import os
 from dataclasses import dataclass
 from typing import Self
 
-
 COMMAND = "command"
 """The purpose of a command that does one thing and ends."""
 

@@ -47,7 +47,7 @@ def _files(inbox: InboxSettings) -> Iterator[tuple[ImageFile, str]]:
     still = inbox.model_copy(update={"settle_s": 0.0, "incomplete_s": 0.0})
     watch = watch_of(still, time.time_ns)
     seen: set[str] = set()
-    while watch.scanning():
+    while not watch.scans:
         for file in watch.take(time.monotonic(), 1024):
             if file.path not in seen:
                 seen.add(file.path)
