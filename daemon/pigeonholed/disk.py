@@ -109,7 +109,7 @@ class Disk:
 
 
 def _fsync(path: str, flags: int) -> None:
-    with contextlib.suppress(FileNotFoundError):
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
         fd = os.open(path, flags | os.O_CLOEXEC)
         try:
             os.fsync(fd)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
 import subprocess
@@ -11,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import FakeClock, make_tree, read_tree
 
+from helpers import FakeClock, make_tree, read_tree
 from pigeonholed import disk as disks
 from pigeonholed.disk import Disk, fs_time_ns
 
@@ -64,7 +65,7 @@ def test_file_system_without_the_flag_gets_the_other_way(disk: Disk, tmp_path: P
     make_tree(tmp_path, {"a": b"1"})
 
     def refuse(*_arguments: object) -> int:
-        disks.ctypes.set_errno(errno.EINVAL)
+        ctypes.set_errno(errno.EINVAL)
         return -1
 
     disk._renameat2 = refuse
@@ -142,7 +143,8 @@ def test_many_files_are_synced_at_once_unless_that_was_slow(
 
 def test_name_that_is_gone_is_passed_over(tmp_path: Path) -> None:
     disk = Disk(str(tmp_path))
-    disk.sync([str(tmp_path / "gone")], [str(tmp_path / "gone too")])
+    make_tree(tmp_path, {"file": b""})
+    disk.sync([str(tmp_path / "gone")], [str(tmp_path / "gone too"), str(tmp_path / "file"), str(tmp_path / "file/x")])
     disk.close()
 
 
@@ -166,7 +168,7 @@ def test_failing_sync_of_everything_is_reported(tmp_path: Path) -> None:
     disk = Disk(str(tmp_path))
 
     def fail(_fd: int) -> int:
-        disks.ctypes.set_errno(errno.EIO)
+        ctypes.set_errno(errno.EIO)
         return -1
 
     replaced: Any = fail

@@ -127,7 +127,7 @@ class _Finder:
         return True
 
     def _deny(self, error: OSError) -> None:
-        self._fail(error.filename, error.strerror)
+        self._fail(error.filename, error.strerror or str(error))
 
     def _fail(self, path: str, fault: str) -> None:
         from pigeonholed.config_errors import one_line

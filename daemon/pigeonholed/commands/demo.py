@@ -40,20 +40,22 @@ def _show(console: Console, summary: Summary, folder: Path) -> None:
     readable, right, unsure = accuracy(summary.results)
     rate = len(summary.results) / summary.seconds if summary.seconds > 0 else 0.0
     scraped = summary.metrics.get("pigeonholed_images_processed_total", 0.0)
-    console.print(
-        f"{right} of {readable} readable pictures got the right label ({right / readable:.1%}); "
-        f"{unsure} of them were unsure ({unsure / readable:.1%}) and wait in _unsure for a person.\n"
-        f"{len(summary.results)} files in {summary.seconds:.1f} s: {rate:.0f} images/s, the waiting for quiet and for "
-        f"missing ends included. /metrics counted {scraped:.0f}.\n"
-    )
-    console.print(
-        f"Look around:  [bold]{folder}/sorted[/]         the pictures, in class folders\n"
-        f"              {folder}/sorted/_unsure, _rejected   what a person should look at\n"
-        f"              {folder}/models/digits/1/report.html how good the model is, and how we know\n"
-        f"              {folder}/pigeonholed.db              every result, in the tables images and predictions\n"
-        f"Go on:        pigeonholed run --config {folder}/pigeonholed.toml   and drop pictures into {folder}/inbox",
-        soft_wrap=True,
-    )
+    lines = [
+        f"[bold]{right} of {readable}[/] readable pictures got the right label ({right / readable:.1%}).",
+        f"{unsure} of them ({unsure / readable:.1%}) were unsure and wait in _unsure/ for a person.",
+        f"{len(summary.results)} files in {summary.seconds:.1f} s, {rate:.0f} images/s, waiting for quiet included; "
+        f"/metrics counted {scraped:.0f}.",
+        "",
+        "[bold]Look around[/]",
+        f"  {folder}/sorted/                        the pictures in their class folders",
+        f"  {folder}/sorted/_unsure/, _rejected/    what a person should look at, and why",
+        f"  {folder}/models/digits/1/report.html    how good the model is, and how we know",
+        f"  {folder}/pigeonholed.db                 every result, in the tables images and predictions",
+        "",
+        "[bold]Go on[/]",
+        f"  pigeonholed run --config {folder}/pigeonholed.toml    and drop pictures into {folder}/inbox/",
+    ]
+    console.print("\n".join(lines), soft_wrap=True)
 
 
 def _table(console: Console, results: Sequence[Result]) -> None:
@@ -91,9 +93,9 @@ def _rejected(console: Console, results: Sequence[Result]) -> None:
     from rich.table import Table
 
     table = Table(title="What was rejected, and why")
-    for name in ("dropped as", "reason", "now in sorted/"):
+    for name in ("dropped as", "reason", "now in"):
         table.add_column(name, overflow="fold")
     for result in sorted(results, key=lambda result: result.drop.path):
         if result.reason is not None:
-            table.add_row(result.drop.path, result.reason, result.destination)
+            table.add_row(result.drop.path, result.reason, f"sorted/_rejected/{result.reason}/")
     console.print(table)
