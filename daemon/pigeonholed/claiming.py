@@ -105,7 +105,8 @@ class Claimer:
     def _serve(self, feed: Feed) -> bool:
         now_s = self._clock()
         files = feed.watch.take(now_s, self._limit)
-        files = [file for file in files if self._may_take(feed, file, now_s)]
+        allowed = {folder: self._may_take_from(feed, folder, now_s) for folder in {_folder_of(file) for file in files}}
+        files = [file for file in files if allowed[_folder_of(file)]]
         if not files:
             return False
         arrivals = self.claim(feed, files)
@@ -118,9 +119,10 @@ class Claimer:
         started_s = self._clock()
         token = self._patience.retry("claim", "make a work folder", feed.output.make_batch_folder)
         ids = self._ledger.take_ids(len(files))
+        keys = secrets.token_hex(16 * len(files))
         arrivals = [
-            Arrival(number, file, secrets.token_hex(16), token, started_s)
-            for number, file in zip(ids, files, strict=True)
+            Arrival(number, file, keys[32 * index : 32 * index + 32], token, started_s)
+            for index, (number, file) in enumerate(zip(ids, files, strict=True))
         ]
         self._ledger.claim(arrivals)
         taken: list[Arrival] = []
@@ -148,9 +150,9 @@ class Claimer:
             return False
         return True
 
-    def _may_take(self, feed: Feed, file: ImageFile, now_s: float) -> bool:
-        """Whether a file can be renamed away at all: a claim that must fail would leave a useless row at each look."""
-        folder = os.path.dirname(feed.path_of(file))
+    def _may_take_from(self, feed: Feed, subfolder: str, now_s: float) -> bool:
+        """Whether files can be renamed away at all: a claim that must fail would leave a useless row at each look."""
+        folder = os.path.join(feed.watch.rules.root, subfolder).rstrip("/")
         until_s = feed.blocked.get(folder)
         if until_s is None or until_s <= now_s:
             feed.blocked.pop(folder, None)
@@ -161,6 +163,11 @@ class Claimer:
                 "folder_blocked", folder=to_text(folder), error=os.strerror(errno.EACCES), again_in_s=_BLOCKED_S
             )
         return False
+
+
+def _folder_of(file: ImageFile) -> str:
+    """The folder of a file, relative to its inbox; empty for the inbox itself."""
+    return file.path.rpartition("/")[0]
 
 
 def may_rename_out_of(folder: str) -> bool:

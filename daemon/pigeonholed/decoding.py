@@ -98,7 +98,10 @@ def _decoded(arrival: Arrival, data: bytes, fingerprint: Fingerprint, demand: De
 
 
 def _read(path: str, max_bytes: int) -> tuple[bytes | None, Fingerprint]:
-    """The bytes (None where there are too many) and what was read; the same before and after the reading."""
+    """The bytes (None where there are too many), and what the file was when the reading began.
+
+    That it is still the same afterwards is seen to by the last look before its plan (`finishing`).
+    """
     fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         before = os.fstat(fd)
@@ -110,11 +113,8 @@ def _read(path: str, max_bytes: int) -> tuple[bytes | None, Fingerprint]:
             digest = hashlib.sha256(data).hexdigest()
         else:
             digest = _hash(fd)
-        after = os.fstat(fd)
     finally:
         os.close(fd)
-    if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
-        raise _StillChanging
     if data is not None and len(data) != before.st_size:
         raise _StillChanging
     return data, Fingerprint(digest, before.st_size, before.st_mtime_ns)

@@ -135,34 +135,35 @@ class Finisher:
         delivery = self._deliveries[outcome.arrival.file.inbox]
         placement = placement_of(outcome)
         wanted = delivery.placer.destination(outcome)
-        destination = next(self._free_names(delivery.output, wanted, outcome.arrival, placement, promised))
+        taken = self._taken(delivery.output, placement, promised)
+        destination = next(alternatives(wanted, outcome.arrival.key, taken))
+        prediction, reason, detail = None, None, None
         match outcome:
-            case Classified(prediction=prediction):
-                plan = Plan(outcome.arrival, outcome.fingerprint, placement, destination, prediction)
-            case Rejected(reason=reason, detail=detail):
-                plan = Plan(outcome.arrival, outcome.fingerprint, placement, destination, reason=reason, detail=detail)
-        return replace(plan, width=outcome.width, height=outcome.height)
+            case Classified():
+                prediction = outcome.prediction
+            case Rejected():
+                reason, detail = outcome.reason, outcome.detail
+        return Plan(
+            outcome.arrival,
+            outcome.fingerprint,
+            placement,
+            destination,
+            prediction,
+            reason,
+            detail,
+            outcome.width,
+            outcome.height,
+        )
 
-    def _free_names(
-        self,
-        output: Output,
-        wanted: str,
-        arrival: Arrival,
-        placement: Placement,
-        promised: set[tuple[str, str]],
-    ) -> Iterator[str]:
-        """Names that are free as far as we can see; the move itself decides."""
+    def _taken(self, output: Output, placement: Placement, promised: set[tuple[str, str]]) -> Callable[[str], bool]:
+        """Which names are in use as far as we can see; the move itself decides."""
 
         def taken(path: str) -> bool:
-            if (output.root, path) in promised or os.path.lexists(os.path.join(output.root, path)):
+            if (output.root, path) in promised or os.path.lexists(f"{output.root}/{path}"):
                 return True
-            return placement is Placement.REJECTED and os.path.lexists(os.path.join(output.root, sidecar_of(path)))
+            return placement is Placement.REJECTED and os.path.lexists(sidecar_of(f"{output.root}/{path}"))
 
-        def is_file(path: str) -> bool:
-            full_path = os.path.join(output.root, path)
-            return os.path.lexists(full_path) and not os.path.isdir(full_path)
-
-        return alternatives(clear_of_files(wanted, arrival.key, is_file), arrival.key, taken)
+        return taken
 
     def _sync(self, plans: Sequence[Plan]) -> None:
         """Make durable: the contents and claims of `plans`, and the moves before them."""
@@ -188,9 +189,7 @@ class Finisher:
         while waiting:
             refused: list[Plan] = []
             for plan in waiting:
-                if self._patience.retry(
-                    "file", f"move a file to {to_text(plan.destination)}", partial(self._moves, plan)
-                ):
+                if self._patience.retry("file", "move a file to its destination", partial(self._moves, plan)):
                     self._touch(plan)
                     self._moved.append(plan)
                 else:
@@ -202,10 +201,16 @@ class Finisher:
     def _renamed(self, plan: Plan) -> Plan:
         delivery = self._deliveries[plan.arrival.file.inbox]
         wanted = plan.destination
-        names = self._free_names(
-            delivery.output, wanted, plan.arrival, plan.placement, {(delivery.output.root, wanted)}
-        )
-        return replace(plan, destination=next(names))
+        output = delivery.output
+
+        def is_file(path: str) -> bool:
+            full_path = os.path.join(output.root, path)
+            return os.path.lexists(full_path) and not os.path.isdir(full_path)
+
+        # Only now is it worth a look whether a folder on the way is somebody's file.
+        clear = clear_of_files(wanted, plan.arrival.key, is_file)
+        taken = self._taken(output, plan.placement, {(output.root, wanted)})
+        return replace(plan, destination=next(alternatives(clear, plan.arrival.key, taken)))
 
     def _moves(self, plan: Plan) -> bool:
         """Move one file; False when its name, or that of a folder on the way, is taken. Safe to repeat."""

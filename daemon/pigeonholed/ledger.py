@@ -8,22 +8,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
 
 from pigeonholed import tables
 from pigeonholed.images import Arrival, Fingerprint, ImageFile, Placement, Prediction, Reason, Status
 from pigeonholed.paths import from_text, to_text
+from pigeonholed.steps import HoldState, Steps
 from pigeonholed.writer import Change, Writer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from sqlalchemy.engine import Engine
-    from sqlalchemy.sql import Executable
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +97,7 @@ class Ledger:
     def __init__(self, engine: Engine, writer: Writer) -> None:
         self._engine = engine
         self._writer = writer
-        self._statements = _Statements(engine.dialect.name)
+        self._steps = Steps(engine.dialect)
         with engine.connect() as connection:
             self.identity = str(connection.scalar(sa.select(tables.identity.c.id)))
             self._last_id = int(connection.scalar(sa.select(sa.func.max(tables.images.c.id))) or 0)
@@ -132,7 +130,7 @@ class Ledger:
             }
             for arrival in arrivals
         ]
-        self._writer.write([Change(self._statements.claim, rows)])
+        self._writer.write([Change(self._steps.claim, rows)])
 
     def plan(self, plans: Sequence[Plan], filed: Sequence[Arrival] = ()) -> None:
         """Record where files will go, and that the ones of an earlier plan are there."""
@@ -140,8 +138,8 @@ class Ledger:
         self._writer.write(
             [
                 *self._filed(filed, now),
-                Change(self._statements.plan, [_plan_row(plan, now) for plan in plans]),
-                Change(self._statements.predict, [row for plan in plans for row in _prediction_rows(plan)]),
+                Change(self._steps.plan, [_plan_row(plan, now) for plan in plans]),
+                Change(self._steps.predict, [row for plan in plans for row in _prediction_rows(plan)]),
             ]
         )
 
@@ -151,12 +149,12 @@ class Ledger:
 
     def begin_again(self, arrivals: Sequence[Arrival]) -> None:
         """Count another attempt for arrivals that an earlier process left unfinished."""
-        self._writer.write([Change(self._statements.attempt, [{"b_id": arrival.id} for arrival in arrivals])])
+        self._writer.write([Change(self._steps.attempt, [{"b_id": arrival.id} for arrival in arrivals])])
 
     def close(self, arrivals: Sequence[Arrival], status: Status, detail: str) -> None:
         """End arrivals that leave no result: `vanished`, or `lost`."""
         rows = [{"b_id": arrival.id, "b_status": status.value, "b_detail": detail} for arrival in arrivals]
-        self._writer.write([Change(self._statements.close, rows)])
+        self._writer.write([Change(self._steps.close, rows)])
 
     def record_model(self, name: str, version: int, digest: str, labels: Sequence[str]) -> None:
         """Record that a model version was loaded."""
@@ -167,7 +165,7 @@ class Ledger:
             "labels": list(labels),
             "loaded_at": datetime.now(UTC),
         }
-        self._writer.write([Change(tables.models.insert(), [row])])
+        self._writer.write([Change(self._steps.model, [row])])
 
     def in_flight(self, seen_s: float) -> list[InFlight]:
         """What earlier processes left unfinished, oldest first."""
@@ -218,25 +216,22 @@ class Ledger:
             }
             for file in files
         ]
-        self._writer.write([Change(self._statements.hold, rows)])
+        self._writer.write([Change(self._steps.hold, rows)])
 
     def end_return(self, files: Sequence[Filed]) -> None:
         """Record that files are back, durably."""
         rows = [{"b_id": file.id} for file in files]
         self._writer.write(
-            [
-                Change(statement, rows)
-                for statement in (self._statements.back, self._statements.held, self._statements.retried)
-            ]
+            [Change(statement, rows) for statement in (self._steps.back, self._steps.held, self._steps.retried)]
         )
 
     def cancel_return(self, files: Sequence[Filed]) -> None:
         """Record that files stay where they are filed."""
-        self._writer.write([Change(self._statements.unheld, [{"b_id": file.id} for file in files])])
+        self._writer.write([Change(self._steps.unheld, [{"b_id": file.id} for file in files])])
 
     def release(self) -> None:
         """Forget every hold."""
-        self._writer.write([Change(self._statements.release, [{"b_state": HoldState.HELD.value}])])
+        self._writer.write([Change(self._steps.release, [{"b_state": HoldState.HELD.value}])])
 
     def returning(self) -> list[Filed]:
         """Files that an earlier process was putting back."""
@@ -266,80 +261,11 @@ class Ledger:
 
     def remember_inbox(self, name: str, path: str) -> None:
         """Record that an inbox exists."""
-        self._writer.write([Change(self._statements.inbox, [{"name": name, "path": to_text(path)}])])
+        self._writer.write([Change(self._steps.inbox, [{"name": name, "path": to_text(path)}])])
 
     def _filed(self, arrivals: Sequence[Arrival], now: datetime) -> list[Change]:
         rows = [{"b_id": arrival.id, "b_token": arrival.token, "b_filed_at": now} for arrival in arrivals]
-        return [Change(self._statements.filed, rows)]
-
-
-class HoldState(StrEnum):
-    """How far the putting back of a file has come."""
-
-    RETURNING = "returning"  # it is about to be put back, to be held there
-    RETRYING = "retrying"  # it is about to be put back, to be taken again
-    HELD = "held"  # it is back, and passed over
-
-
-class _Statements:
-    """The statements of the protocol, compiled once by SQLAlchemy's cache."""
-
-    def __init__(self, dialect: str) -> None:
-        insert: Any = postgresql.insert if dialect == "postgresql" else sqlite.insert
-        images = tables.images
-        mine = sa.and_(images.c.id == sa.bindparam("b_id"), images.c.token == sa.bindparam("b_token"))
-        self.claim: Executable = insert(images).on_conflict_do_nothing()
-        self.predict: Executable = insert(tables.predictions).on_conflict_do_nothing()
-        self.inbox: Executable = insert(tables.inboxes).on_conflict_do_nothing()
-        self.plan: Executable = (
-            sa.update(images)
-            .where(mine, sa.or_(images.c.status == Status.CLAIMED.value, images.c.status == Status.PLANNED.value))
-            .values({name: sa.bindparam(f"b_{name}") for name in _PLANNED})
-        )
-        self.filed: Executable = (
-            sa.update(images)
-            .where(mine, images.c.status == Status.PLANNED.value)
-            .values(status=Status.FILED.value, filed_at=sa.bindparam("b_filed_at"))
-        )
-        holds = tables.holds
-        held = holds.c.image_id == sa.bindparam("b_id")
-        self.hold: Executable = insert(holds).on_conflict_do_nothing()
-        self.back: Executable = (
-            sa.update(images).where(images.c.id == sa.bindparam("b_id")).values(status=Status.RETURNED.value)
-        )
-        self.held: Executable = (
-            sa.update(holds).where(held, holds.c.state == HoldState.RETURNING.value).values(state=HoldState.HELD.value)
-        )
-        self.retried: Executable = sa.delete(holds).where(held, holds.c.state == HoldState.RETRYING.value)
-        self.unheld: Executable = sa.delete(holds).where(held)
-        self.release: Executable = sa.delete(holds).where(holds.c.state == sa.bindparam("b_state"))
-        self.attempt: Executable = (
-            sa.update(images).where(images.c.id == sa.bindparam("b_id")).values(attempts=images.c.attempts + 1)
-        )
-        self.close: Executable = (
-            sa.update(images)
-            .where(images.c.id == sa.bindparam("b_id"))
-            .values(status=sa.bindparam("b_status"), detail=sa.bindparam("b_detail"))
-        )
-
-
-_PLANNED = (
-    "status",
-    "sha256",
-    "size_bytes",
-    "mtime_ns",
-    "width",
-    "height",
-    "outcome",
-    "reason",
-    "detail",
-    "model",
-    "model_version",
-    "label",
-    "confidence",
-    "destination",
-    "classified_at",
-)
+        return [Change(self._steps.filed, rows)]
 
 
 def _plan_row(plan: Plan, now: datetime) -> dict[str, Any]:

@@ -180,7 +180,10 @@ def _lock_state(settings: Settings, stack: ExitStack) -> None:
                 "stop it first, or give this one a state folder of its own"
             ) from None
         except OSError as error:
-            raise Misconfigured(f"cannot use the state folder {folder}: {error.strerror}") from None
+            raise Misconfigured(
+                f"cannot use the state folder {folder}: {error.strerror}; "
+                "let this user write to it, or choose another in [state].dir"
+            ) from None
     stack.callback(lock.release)
 
 

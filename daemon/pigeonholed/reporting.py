@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import Counter
 from typing import TYPE_CHECKING
@@ -85,6 +86,8 @@ class Reporter:
     def _log(self, plans: Sequence[Plan]) -> None:
         counts = Counter(plan.placement for plan in plans)
         log.info("batch_filed", files=len(plans), **{placement.value: count for placement, count in counts.items()})
+        if not log.is_enabled_for(logging.DEBUG):
+            return
         for plan in plans:
             log.debug(
                 "file_filed",

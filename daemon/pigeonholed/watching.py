@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 _PEEK_BYTES = 64
+_PAGE_BYTES = 4096
+_WRITERS_PAUSE_AT_MOST_S = 10.0  # who has not written for longer is not waited for, unless the picture's end is missing
 _WRITER_PAUSE_S = 0.5
 
 
@@ -263,7 +265,8 @@ class Watch:
     def _whole(self, path: str, full_path: str, signature: Signature, now_s: float) -> bool:
         """Whether the file can be read, its end is there and nobody writes; or it has been waited for long enough."""
         try:
-            head, tail, written_to = _peek(full_path)
+            lately = self.marks.age_s(signature.ctime_ns, now_s) < _WRITERS_PAUSE_AT_MOST_S
+            head, tail, written_to = _peek(full_path, signature.size, ask_for_writers=lately)
         except OSError as error:
             if error.errno == errno.EIO:
                 return True  # the decoder has retries, and the word for it
@@ -288,16 +291,18 @@ class Watch:
             heapq.heappush(self._due, (at_s, path))
 
 
-def _peek(path: str) -> tuple[bytes, bytes, bool]:
+def _peek(path: str, size: int, *, ask_for_writers: bool) -> tuple[bytes, bytes, bool]:
     """The first and the last bytes of a file, and whether somebody is known to have it open for writing.
 
-    Never follows a link and never blocks on a pipe.
+    Never follows a link and never blocks on a pipe. Every system call here is paid for each file that arrives.
     """
     fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
-        size = os.fstat(fd).st_size
-        head = os.pread(fd, _PEEK_BYTES, 0)
-        tail = head if size <= _PEEK_BYTES else os.pread(fd, _PEEK_BYTES, size - _PEEK_BYTES)
-        return head, tail, is_written_to(fd)
+        if size <= _PAGE_BYTES:
+            head = tail = os.pread(fd, _PAGE_BYTES, 0)
+        else:
+            head = os.pread(fd, _PEEK_BYTES, 0)
+            tail = os.pread(fd, _PEEK_BYTES, size - _PEEK_BYTES)
+        return head[:_PEEK_BYTES], tail[-_PEEK_BYTES:], ask_for_writers and is_written_to(fd)
     finally:
         os.close(fd)

@@ -11,7 +11,7 @@ import threading
 import time
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 import structlog
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from sqlalchemy.engine import Connection, Engine
-    from sqlalchemy.sql import Executable
+
+    from pigeonholed.statements import Prepared, Row
 
 log = structlog.get_logger()
 
@@ -31,8 +32,8 @@ log = structlog.get_logger()
 class Change:
     """One statement and the rows it is run for. Running it twice must be the same as running it once."""
 
-    statement: Executable
-    rows: Sequence[dict[str, Any]]
+    statement: Prepared
+    rows: Sequence[Row]
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,4 +162,4 @@ class Writer:
 
 def _execute(connection: Connection, changes: Sequence[Change]) -> None:
     for change in changes:
-        connection.execute(change.statement, list(change.rows))
+        change.statement.execute(connection, change.rows)

@@ -1,0 +1,99 @@
+"""The statements of the delivery protocol; `Ledger` says when each is run."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+
+from pigeonholed import tables
+from pigeonholed.images import Status
+from pigeonholed.statements import Prepared
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import Dialect
+    from sqlalchemy.sql import ClauseElement
+
+_CLAIMED = (
+    "id",
+    "inbox",
+    "source_path",
+    "size_bytes",
+    "mtime_ns",
+    "status",
+    "arrived_at",
+    "arrival",
+    "token",
+)
+_PLANNED = (
+    "status",
+    "sha256",
+    "size_bytes",
+    "mtime_ns",
+    "width",
+    "height",
+    "outcome",
+    "reason",
+    "detail",
+    "model",
+    "model_version",
+    "label",
+    "confidence",
+    "destination",
+    "classified_at",
+)
+
+
+class HoldState(StrEnum):
+    """How far the putting back of a file has come."""
+
+    RETURNING = "returning"  # it is about to be put back, to be held there
+    RETRYING = "retrying"  # it is about to be put back, to be taken again
+    HELD = "held"  # it is back, and passed over
+
+
+class Steps:
+    """Each step, prepared for one kind of database. Running one twice is the same as running it once."""
+
+    def __init__(self, dialect: Dialect) -> None:
+        insert: Any = postgresql.insert if dialect.name == "postgresql" else sqlite.insert
+        images, holds = tables.images, tables.holds
+        this = images.c.id == sa.bindparam("b_id")
+        mine = sa.and_(this, images.c.token == sa.bindparam("b_token"))
+        held = holds.c.image_id == sa.bindparam("b_id")
+
+        def prepared(statement: ClauseElement) -> Prepared:
+            return Prepared.compile(statement, dialect)
+
+        def inserted(table: sa.Table, *columns: str) -> Prepared:
+            names = columns or tuple(column.name for column in table.columns)
+            return Prepared.compile(insert(table).on_conflict_do_nothing(), dialect, names)
+
+        self.claim = inserted(images, *_CLAIMED)
+        self.predict = inserted(tables.predictions)
+        self.inbox = inserted(tables.inboxes)
+        self.model = inserted(tables.models, "name", "version", "digest", "labels", "loaded_at")
+        self.plan = prepared(
+            sa.update(images)
+            .where(mine, sa.or_(images.c.status == Status.CLAIMED.value, images.c.status == Status.PLANNED.value))
+            .values({name: sa.bindparam(f"b_{name}") for name in _PLANNED})
+        )
+        self.filed = prepared(
+            sa.update(images)
+            .where(mine, images.c.status == Status.PLANNED.value)
+            .values(status=Status.FILED.value, filed_at=sa.bindparam("b_filed_at"))
+        )
+        self.attempt = prepared(sa.update(images).where(this).values(attempts=images.c.attempts + 1))
+        self.close = prepared(
+            sa.update(images).where(this).values(status=sa.bindparam("b_status"), detail=sa.bindparam("b_detail"))
+        )
+        self.hold = inserted(holds)
+        self.back = prepared(sa.update(images).where(this).values(status=Status.RETURNED.value))
+        self.held = prepared(
+            sa.update(holds).where(held, holds.c.state == HoldState.RETURNING.value).values(state=HoldState.HELD.value)
+        )
+        self.retried = prepared(sa.delete(holds).where(held, holds.c.state == HoldState.RETRYING.value))
+        self.unheld = prepared(sa.delete(holds).where(held))
+        self.release = prepared(sa.delete(holds).where(holds.c.state == sa.bindparam("b_state")))

@@ -1,0 +1,191 @@
+"""The one thread that writes, on a real database."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+import sqlalchemy as sa
+from sqlalchemy.dialects import sqlite
+from sqlalchemy.engine import Engine
+
+from pigeonholed import tables
+from pigeonholed.database import DatabaseUnavailable
+from pigeonholed.statements import Prepared
+from pigeonholed.writer import Change, Stopped, Writer
+
+_INSERT = Prepared.compile(tables.inboxes.insert(), sqlite.dialect(), ("name", "path"))
+
+
+def _change(*names: str) -> Change:
+    return Change(_INSERT, [{"name": name, "path": "/"} for name in names])
+
+
+def _names(db: Engine) -> set[str]:
+    with db.connect() as connection:
+        return set(connection.scalars(sa.select(tables.inboxes.c.name)))
+
+
+class _Commits:
+    """Counts the transactions of an engine, and can hold one up, or make it fail."""
+
+    def __init__(self, db: Engine) -> None:
+        self.begun = 0
+        self.done = 0
+        self.gate = threading.Event()
+        self.gate.set()
+        self.entered = threading.Event()
+        self.fail: Callable[[], None] = lambda: None
+        sa.event.listen(db, "begin", self._begin)
+        sa.event.listen(db, "commit", self._commit)
+
+    def _begin(self, _connection: sa.Connection) -> None:
+        self.begun += 1
+        self.entered.set()
+        assert self.gate.wait(10)
+        self.fail()
+
+    def _commit(self, _connection: sa.Connection) -> None:
+        self.done += 1
+
+
+def _in_thread(work: Callable[[], object]) -> threading.Thread:
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    return thread
+
+
+@contextmanager
+def _started(db: Engine, patience_s: float | None = None, stop: threading.Event | None = None) -> Iterator[Writer]:
+    writer = Writer(db, patience_s=patience_s, stop=stop)
+    writer._FIRST_WAIT_S = 0.001
+    writer._LONGEST_WAIT_S = 0.002
+    writer.start()
+    yield writer
+    writer.stop()
+
+
+def test_change_is_there_when_write_returns(db: Engine, writer: Writer) -> None:
+    writer.write([_change("a", "b")])
+    assert _names(db) == {"a", "b"}
+
+
+def test_changes_without_rows_cost_no_transaction(db: Engine, writer: Writer) -> None:
+    commits = _Commits(db)
+    writer.write([Change(_INSERT, [])])
+    writer.write([])
+    assert commits.begun == 0
+
+
+def test_what_is_handed_over_during_a_commit_shares_the_next_one(db: Engine, writer: Writer) -> None:
+    commits = _Commits(db)
+    commits.gate.clear()
+    first = _in_thread(lambda: writer.write([_change("first")]))
+    assert commits.entered.wait(10)
+    others = [_in_thread(lambda name=name: writer.write([_change(name)])) for name in "abcdef"]  # type: ignore[misc]
+    while writer._requests.qsize() < 6:
+        threading.Event().wait(0.001)
+    commits.gate.set()
+    for thread in [first, *others]:
+        thread.join(10)
+    assert commits.done == 2
+    assert _names(db) == {"first", *"abcdef"}
+
+
+def test_several_changes_of_a_request_are_one_transaction(db: Engine, writer: Writer) -> None:
+    with pytest.raises(sa.exc.IntegrityError):
+        writer.write([_change("a"), _change("b", "b")])
+    assert _names(db) == set()
+
+
+def test_refused_change_is_raised_and_the_writer_goes_on(db: Engine, writer: Writer) -> None:
+    writer.write([_change("a")])
+    with pytest.raises(sa.exc.IntegrityError):
+        writer.write([_change("a")])
+    writer.write([_change("b")])
+    assert _names(db) == {"a", "b"}
+    assert writer.reachable
+
+
+def _away(times: int) -> Callable[[], None]:
+    left = [times]
+
+    def fail() -> None:
+        if left[0]:
+            left[0] -= 1
+            raise sa.exc.OperationalError("BEGIN", {}, sqlite3.OperationalError("database or disk is full"))
+
+    return fail
+
+
+def test_database_that_is_away_is_waited_for_and_nothing_is_lost_or_doubled(db: Engine) -> None:
+    commits = _Commits(db)
+    seen: list[bool] = []
+    with _started(db) as writer:
+        fail = _away(5)
+
+        def watched() -> None:
+            seen.append(writer.reachable)
+            fail()
+
+        commits.fail = watched
+        writer.write([_change("a")])
+        assert seen[0] is True
+        assert seen[1:] == [False] * 5
+        assert writer.reachable
+    assert _names(db) == {"a"}
+
+
+def test_patience_that_ends_is_reported_in_one_sentence_without_a_password(db: Engine) -> None:
+    commits = _Commits(db)
+    commits.fail = _away(10**9)
+    with _started(db, patience_s=0.01) as writer:
+        with pytest.raises(DatabaseUnavailable, match=r"cannot use the database .*disk is full"):
+            writer.write([_change("a")])
+        assert not writer.reachable
+
+
+def test_told_to_end_while_the_database_is_away_it_stops_after_the_time_of_grace(db: Engine) -> None:
+    commits = _Commits(db)
+    commits.fail = _away(10**9)
+    stop = threading.Event()
+    stop.set()
+    with _started(db, stop=stop) as writer:
+        writer._GRACE_S = 0.01
+        with pytest.raises(Stopped):
+            writer.write([_change("a")])
+
+
+def test_stop_finishes_what_was_handed_over(db: Engine) -> None:
+    commits = _Commits(db)
+    commits.gate.clear()
+    writer = Writer(db)
+    writer.start()
+    threads = [_in_thread(lambda: writer.write([_change("a")]))]
+    assert commits.entered.wait(10)
+    threads.append(_in_thread(lambda: writer.write([_change("b")])))
+    while writer._requests.qsize() < 1:
+        threading.Event().wait(0.001)
+    ending = _in_thread(writer.stop)
+    commits.gate.set()
+    for thread in [*threads, ending]:
+        thread.join(10)
+        assert not thread.is_alive()
+    assert _names(db) == {"a", "b"}
+
+
+def test_reader_sees_whole_transactions_while_the_writer_writes(db: Engine, writer: Writer) -> None:
+    writer.write([_change(*(f"n{number}" for number in range(50)))])
+    counts = set()
+
+    def write() -> None:
+        for number in range(20):
+            writer.write([_change(f"{number}a", f"{number}b")])
+
+    thread = _in_thread(write)
+    while thread.is_alive():
+        counts.add(len(_names(db)))
+    assert all(count % 2 == 0 for count in counts)
