@@ -1,0 +1,28 @@
+"""What systemd is told."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+from pigeonholed.systemd import notify
+
+
+def test_state_reaches_the_socket_that_systemd_names(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
+        listener.bind(str(tmp_path / "notify"))
+        assert notify("READY=1", "STATUS=serving", environ={"NOTIFY_SOCKET": str(tmp_path / "notify")})
+        assert listener.recv(100) == b"READY=1\nSTATUS=serving"
+
+
+def test_abstract_socket_is_reached_too() -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
+        listener.bind("\0pigeonholed-test-notify")
+        assert notify("READY=1", environ={"NOTIFY_SOCKET": "@pigeonholed-test-notify"})
+        assert listener.recv(100) == b"READY=1"
+
+
+def test_nothing_happens_where_nobody_listens(tmp_path: Path) -> None:
+    assert not notify("READY=1", environ={})
+    assert not notify("READY=1", environ={"NOTIFY_SOCKET": "relative"})
+    assert not notify("READY=1", environ={"NOTIFY_SOCKET": str(tmp_path / "gone")})
