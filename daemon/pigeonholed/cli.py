@@ -68,7 +68,7 @@ class Commands(click.Group):
             raise Fault(str(error), Misconfigured.exit_code) from error
 
 
-@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(cls=Commands, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="pigeonholed")
 @click.option(
     "--config",
@@ -84,3 +84,5 @@ def cli(ctx: click.Context, config: Path | None) -> None:
     from.
     """
     ctx.obj = config
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help())

@@ -8,7 +8,7 @@ import sqlite3
 import threading
 import time
 from typing import TYPE_CHECKING
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import sqlalchemy as sa
 import structlog
@@ -153,9 +153,17 @@ def backup(engine: Engine, file: Path) -> int:
         draft.unlink(missing_ok=True)
 
 
+def shown_of(engine: Engine) -> str:
+    """The database as a user knows it: the file of SQLite, else the address without its password."""
+    name = engine.url.database or ""
+    if engine.dialect.name != "sqlite":
+        return engine.url.render_as_string(hide_password=True)
+    return unquote(name.removeprefix("file:")) if name.startswith("file:") else name
+
+
 def unavailable(engine: Engine, error: sa.exc.DBAPIError) -> DatabaseUnavailable:
     """Say in one sentence that the database cannot be used."""
-    shown = engine.url.render_as_string(hide_password=True)
+    shown = shown_of(engine)
     cause = str(error.orig).strip().replace("\n", " ")
     return DatabaseUnavailable(f"cannot use the database {shown}: {cause}")
 
@@ -200,7 +208,7 @@ def check_not_newer(engine: Engine) -> None:
     current = current_revision(engine)
     known = {script.revision for script in ScriptDirectory.from_config(_alembic()).walk_revisions()}
     if current is not None and current not in known:
-        shown = engine.url.render_as_string(hide_password=True)
+        shown = shown_of(engine)
         raise SchemaMismatch(
             f"the database {shown} has schema {current}, which a newer pigeonholed made; "
             f"this one knows {newest_revision()}: install the newer version again, or use another database"
@@ -220,7 +228,7 @@ def prepare(engine: Engine, *, may_upgrade: bool = True) -> None:
     if current == newest:
         return
     if not may_upgrade:
-        shown = engine.url.render_as_string(hide_password=True)
+        shown = shown_of(engine)
         raise SchemaMismatch(
             f"the database {shown} has schema {current or 'none'} and this pigeonholed needs {newest}: "
             "run 'pigeonholed db upgrade', or leave out --no-upgrade"

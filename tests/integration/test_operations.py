@@ -11,10 +11,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from bundles import make_bundle
-from running import Workspace, picture, until
 
+from bundles import make_bundle
 from pigeonholed.control import ask
+from running import Workspace, picture, until
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -18,3 +19,18 @@ config_option = click.option(
 def chosen_config(ctx: click.Context, config: Path | None) -> Path | None:
     """The file named at the command, else the one named before it."""
     return config or ctx.find_root().obj
+
+
+class Group(click.Group):
+    """Commands of one noun; without a command it prints its help, which is no mistake."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        options.setdefault("invoke_without_command", True)
+        super().__init__(*args, **options)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command, or print the help."""
+        if not ctx.args and not ctx._protected_args:
+            click.echo(ctx.get_help())
+            return None
+        return super().invoke(ctx)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pigeonholed.commands import chosen_config, config_option
+from pigeonholed.commands import Group, chosen_config, config_option
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Engine
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 _BACKUP_S = 3600.0  # millions of rows, on a disk that is at work
 
 
-@click.group(name="db")
+@click.group(name="db", cls=Group)
 def command() -> None:
     """Look after the database."""
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pigeonholed.commands import chosen_config, config_option
+from pigeonholed.commands import Group, chosen_config, config_option
 
 if TYPE_CHECKING:
     from pigeonholed.store import ModelStore
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 _SWITCH_S = 300.0  # every checksum of a large model on a slow disk
 
 
-@click.group(name="models")
+@click.group(name="models", cls=Group)
 def command() -> None:
     """Look after the model store."""
 
@@ -56,13 +56,19 @@ def verify(ctx: click.Context, names: tuple[str, ...], folder: Path | None, conf
     """Check every version of the named models (default: all): checksums, layers, self-test. Exit 1 if one fails."""
     from pigeonholed.bundle import BundleError
     from pigeonholed.classifying import load_classifier
+    from pigeonholed.errors import Misconfigured
 
     store = _store(folder, chosen_config(ctx, config))
     failed = False
+    if not store.root.is_dir():
+        raise Misconfigured(f"there is no model store {store.root}; say which with --models DIR or --config FILE")
     for name in names or store.names():
         versions = store.versions(name)
-        if not versions:
-            store.open(name)  # says that there is none, and what there is
+        try:
+            store.open(name)  # what a service would serve
+        except BundleError as error:
+            failed = True
+            click.echo(f"{name}  FAILED  {error}")
         for version in versions:
             try:
                 classifier = load_classifier(store.open(name, version))

@@ -8,13 +8,13 @@ from typing import Any
 
 import click
 
-from pigeonholed.commands import chosen_config, config_option
+from pigeonholed.commands import Group, chosen_config, config_option
 from pigeonholed.commands.undo import tell
 
 _LONG_S = 3600.0
 
 
-@click.group(name="rejected")
+@click.group(name="rejected", cls=Group)
 def command() -> None:
     """Look at what was refused, and try it again."""
 

@@ -1,0 +1,84 @@
+"""What every test may ask for. pytest adds this folder, so that tests import `helpers`, `auditor` and `bundles`."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy.engine import Engine
+
+from helpers import FakeClock
+from pigeonholed import database
+from pigeonholed.ledger import Ledger
+from pigeonholed.output import Output
+from pigeonholed.patience import Patience
+from pigeonholed.writer import Writer
+
+
+@pytest.fixture(scope="session")
+def migrated_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An SQLite database of the newest schema, to be copied: that is faster than migrating each."""
+    file = tmp_path_factory.mktemp("schema") / "empty.db"
+    engine = database.connect(f"sqlite:///{file}")
+    database.upgrade(engine)
+    engine.dispose()
+    return file
+
+
+@pytest.fixture(params=["sqlite"])
+def empty_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The address of a database without tables, once for each kind that is served; Postgres joins here."""
+    return f"sqlite:///{tmp_path / 'empty.db'}"
+
+
+@pytest.fixture(params=["sqlite"])
+def migrated_url(request: pytest.FixtureRequest, tmp_path: Path, migrated_file: Path) -> str:
+    """The address of a database of the newest schema, once for each kind that is served; Postgres joins here."""
+    shutil.copy(migrated_file, tmp_path / "pigeonholed.db")
+    return f"sqlite:///{tmp_path / 'pigeonholed.db'}"
+
+
+@pytest.fixture
+def db(migrated_url: str) -> Iterator[Engine]:
+    """An engine on a database of the newest schema."""
+    engine = database.connect(migrated_url)
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture
+def writer(db: Engine) -> Iterator[Writer]:
+    """A started writer."""
+    writer = Writer(db, patience_s=5.0)
+    writer.start()
+    yield writer
+    writer.stop()
+
+
+@pytest.fixture
+def ledger(db: Engine, writer: Writer) -> Ledger:
+    """A ledger on a real database."""
+    return Ledger(db, writer)
+
+
+@pytest.fixture
+def output(tmp_path: Path) -> Iterator[Output]:
+    """An output folder that this process owns."""
+    output = Output.open(tmp_path / "sorted", None)
+    yield output
+    output.close()
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    """A clock that the test moves."""
+    return FakeClock()
+
+
+@pytest.fixture
+def patience() -> Patience:
+    """Patience that waits next to nothing and gives up at once when it is told to end."""
+    return Patience(threading.Event(), first_wait_s=0.001, longest_wait_s=0.001, grace_s=0.0)

@@ -1,0 +1,248 @@
+"""The record of what arrived and what became of it, on a real database."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from sqlalchemy.engine import Engine
+
+from helpers import make_arrival
+from pigeonholed import tables
+from pigeonholed.images import Arrival, Fingerprint, Placement, Prediction, Reason, Status
+from pigeonholed.ledger import Ledger, Plan
+from pigeonholed.paths import from_text
+from pigeonholed.writer import Writer
+
+_SHA = "ab" * 32
+
+
+def _rows(db: Engine, table: sa.Table = tables.images) -> list[dict[str, Any]]:
+    with db.connect() as connection:
+        return [dict(row) for row in connection.execute(sa.select(table)).mappings()]
+
+
+def _row(db: Engine) -> dict[str, Any]:
+    (row,) = _rows(db)
+    return row
+
+
+def _sorted(arrival: Arrival, destination: str = "cat/x.png") -> Plan:
+    prediction = Prediction("tiny", 3, (("cat", 0.75), ("dog", 0.25)))
+    fingerprint = Fingerprint(_SHA, 11, 22)
+    return Plan(arrival, fingerprint, Placement.SORTED, destination, prediction, width=640, height=480)
+
+
+def _rejected(arrival: Arrival, sha256: str | None = _SHA) -> Plan:
+    return Plan(
+        arrival, Fingerprint(sha256, 0, 1), Placement.REJECTED, "_rejected/empty/x.png", None, Reason.EMPTY, "no bytes"
+    )
+
+
+@pytest.fixture
+def arrival(ledger: Ledger) -> Arrival:
+    arrival = make_arrival("s/x.png", 1, size=11, mtime_ns=22)
+    ledger.claim([arrival])
+    return arrival
+
+
+def test_claim_is_recorded_with_all_that_recovery_needs(db: Engine, ledger: Ledger, arrival: Arrival) -> None:
+    row = _row(db)
+    assert (row["id"], row["inbox"], row["source_path"], row["status"]) == (1, "camera", "s/x.png", "claimed")
+    assert (row["size_bytes"], row["mtime_ns"], row["attempts"]) == (11, 22, 1)
+    assert (row["arrival"], row["token"]) == (arrival.key, arrival.token)
+    assert timedelta(0) <= datetime.now(UTC) - row["arrived_at"] < timedelta(seconds=30)
+    (unfinished,) = ledger.in_flight(7.0)
+    assert unfinished.arrival == replace(arrival, seen_s=7.0)
+    assert unfinished.plan is None
+
+
+def test_plan_is_recorded_with_its_predictions_and_read_back(db: Engine, ledger: Ledger, arrival: Arrival) -> None:
+    plan = _sorted(arrival)
+    ledger.plan([plan])
+    row = _row(db)
+    assert {name: row[name] for name in ("status", "outcome", "label", "confidence", "model", "model_version")} == {
+        "status": "planned",
+        "outcome": "sorted",
+        "label": "cat",
+        "confidence": 0.75,
+        "model": "tiny",
+        "model_version": 3,
+    }
+    assert (row["sha256"], row["destination"], row["width"], row["height"]) == (_SHA, "cat/x.png", 640, 480)
+    assert (row["reason"], row["filed_at"]) == (None, None)
+    assert row["classified_at"] is not None
+    assert [(p["rank"], p["label"], p["confidence"]) for p in _rows(db, tables.predictions)] == [
+        (1, "cat", 0.75),
+        (2, "dog", 0.25),
+    ]
+    (unfinished,) = ledger.in_flight(0.0)
+    assert unfinished.plan is not None
+    assert unfinished.plan.prediction is not None
+    assert unfinished.plan.prediction.label == "cat"
+    assert replace(unfinished.plan, prediction=plan.prediction) == plan
+
+
+def test_rejection_has_a_reason_and_no_label(db: Engine, ledger: Ledger, arrival: Arrival) -> None:
+    ledger.plan([_rejected(arrival)])
+    row = _row(db)
+    assert (row["outcome"], row["reason"], row["detail"]) == ("rejected", "empty", "no bytes")
+    assert (row["label"], row["confidence"], row["model"], row["classified_at"]) == (None, None, None, None)
+    assert row["size_bytes"] == 0
+    assert _rows(db, tables.predictions) == []
+    (unfinished,) = ledger.in_flight(0.0)
+    assert unfinished.plan == replace(_rejected(arrival), arrival=unfinished.arrival)
+
+
+def test_confirmed_plan_is_filed_with_times_in_order(db: Engine, ledger: Ledger, arrival: Arrival) -> None:
+    ledger.plan([_sorted(arrival)])
+    ledger.confirm([arrival])
+    row = _row(db)
+    assert row["status"] == "filed"
+    assert row["arrived_at"] <= row["classified_at"] <= row["filed_at"]
+    assert row["filed_at"].utcoffset() == timedelta(0)
+    assert ledger.in_flight(0.0) == []
+
+
+def test_plan_of_a_batch_and_confirmation_of_the_one_before_are_one_commit(db: Engine, ledger: Ledger) -> None:
+    first, second = make_arrival("a", 1), make_arrival("b", 2)
+    ledger.claim([first, second])
+    ledger.plan([_sorted(first)])
+    commits: list[None] = []
+    sa.event.listen(db, "commit", lambda _connection: commits.append(None))
+    ledger.plan([_sorted(second, "cat/b")], [first])
+    assert len(commits) == 1
+    assert [row["status"] for row in _rows(db)] == ["filed", "planned"]
+
+
+@pytest.mark.parametrize("step", ["claim", "plan", "confirm", "close"])
+def test_step_whose_acknowledgement_was_lost_can_be_repeated(
+    db: Engine, ledger: Ledger, arrival: Arrival, step: str
+) -> None:
+    def do() -> None:
+        if step == "claim":
+            ledger.claim([arrival])
+        elif step == "plan":
+            ledger.plan([_sorted(arrival)])
+        elif step == "confirm":
+            ledger.confirm([arrival])
+        else:
+            ledger.close([arrival], Status.VANISHED, "gone")
+
+    if step == "confirm":
+        ledger.plan([_sorted(arrival)])
+    do()
+    before = [{**row, "filed_at": None, "classified_at": None} for row in _rows(db)]
+    do()
+    assert [{**row, "filed_at": None, "classified_at": None} for row in _rows(db)] == before
+    assert len(_rows(db, tables.predictions)) in {0, 2}
+
+
+def test_late_claim_does_not_take_back_what_is_filed(db: Engine, ledger: Ledger, arrival: Arrival) -> None:
+    ledger.plan([_sorted(arrival)])
+    ledger.confirm([arrival])
+    ledger.claim([arrival])
+    ledger.plan([_sorted(arrival, "dog/x.png")])
+    row = _row(db)
+    assert (row["status"], row["destination"]) == ("filed", "cat/x.png")
+
+
+def test_file_that_was_never_planned_is_never_filed(db: Engine, ledger: Ledger, arrival: Arrival) -> None:
+    ledger.confirm([arrival])
+    assert _row(db)["status"] == "claimed"
+
+
+def test_plan_of_another_token_changes_nothing(db: Engine, ledger: Ledger, arrival: Arrival) -> None:
+    ledger.plan([_sorted(replace(arrival, token="other"))])
+    assert _row(db)["status"] == "claimed"
+    ledger.plan([_sorted(arrival)])
+    ledger.confirm([replace(arrival, token="other")])
+    assert _row(db)["status"] == "planned"
+
+
+def test_new_name_replaces_the_planned_one(db: Engine, ledger: Ledger, arrival: Arrival) -> None:
+    ledger.plan([_sorted(arrival)])
+    ledger.plan([_sorted(arrival, "cat/x-1.png")])
+    assert _row(db)["destination"] == "cat/x-1.png"
+    assert len(_rows(db, tables.predictions)) == 2
+
+
+@pytest.mark.parametrize("status", [Status.VANISHED, Status.LOST])
+def test_closed_arrival_leaves_no_result(db: Engine, ledger: Ledger, arrival: Arrival, status: Status) -> None:
+    ledger.close([arrival], status, "why")
+    row = _row(db)
+    assert (row["status"], row["detail"]) == (status.value, "why")
+    assert ledger.in_flight(0.0) == []
+
+
+def test_another_attempt_is_counted(db: Engine, ledger: Ledger, arrival: Arrival) -> None:
+    ledger.begin_again([arrival])
+    ledger.begin_again([])
+    assert _row(db)["attempts"] == 2
+    assert ledger.in_flight(0.0)[0].attempts == 2
+
+
+def test_paths_that_are_no_text_are_kept_losslessly(db: Engine, ledger: Ledger) -> None:
+    arrival = make_arrival(from_text("a\\\\b/caf\\xe9\x1b\n.png"), 1)
+    ledger.claim([arrival])
+    ledger.plan([_sorted(arrival, f"cat/{arrival.file.path}")])
+    row = _row(db)
+    assert row["source_path"] == "a\\\\b/caf\\xe9\x1b\n.png"
+    assert row["destination"] == "cat/a\\\\b/caf\\xe9\x1b\n.png"
+    (unfinished,) = ledger.in_flight(0.0)
+    assert unfinished.arrival.file.path == arrival.file.path
+    assert unfinished.plan is not None
+    assert unfinished.plan.destination == f"cat/{arrival.file.path}"
+
+
+def test_ids_go_on_where_an_earlier_process_stopped(db: Engine, ledger: Ledger, writer: Writer) -> None:
+    assert list(ledger.take_ids(3)) == [1, 2, 3]
+    assert list(ledger.take_ids(2)) == [4, 5]
+    ledger.claim([make_arrival("a", 5)])
+    assert list(Ledger(db, writer).take_ids(1)) == [6]
+
+
+def test_rows_in_flight_come_oldest_first(ledger: Ledger) -> None:
+    ledger.claim([make_arrival(str(number), number) for number in (3, 1, 2)])
+    assert [row.arrival.id for row in ledger.in_flight(0.0)] == [1, 2, 3]
+
+
+def test_large_batch_is_recorded_whole(db: Engine, ledger: Ledger) -> None:
+    arrivals = [make_arrival(str(number), number) for number in range(1, 1001)]
+    ledger.claim(arrivals)
+    ledger.plan([_sorted(arrival, f"cat/{arrival.id}") for arrival in arrivals])
+    ledger.confirm(arrivals)
+    assert {row["status"] for row in _rows(db)} == {"filed"}
+    assert len(_rows(db, tables.predictions)) == 2000
+
+
+def test_inboxes_that_were_seen_are_remembered(ledger: Ledger) -> None:
+    assert ledger.known_inboxes() == set()
+    ledger.remember_inbox("camera", "/a")
+    ledger.remember_inbox("camera", "/b")
+    assert ledger.known_inboxes() == {"camera"}
+
+
+def test_each_loading_of_a_model_is_recorded(db: Engine, ledger: Ledger) -> None:
+    ledger.record_model("tiny", 1, "f" * 64, ("cat", "dog"))
+    ledger.record_model("tiny", 2, "e" * 64, ("cat", "dog"))
+    rows = _rows(db, tables.models)
+    assert [(row["name"], row["version"], row["labels"]) for row in rows] == [
+        ("tiny", 1, ["cat", "dog"]),
+        ("tiny", 2, ["cat", "dog"]),
+    ]
+    assert rows[0]["id"] != rows[1]["id"]
+
+
+def test_large_numbers_fit(db: Engine, ledger: Ledger) -> None:
+    ledger.claim([make_arrival("x", 2**40, size=2**40, mtime_ns=2**62)])
+    row = _row(db)
+    assert (row["id"], row["size_bytes"], row["mtime_ns"]) == (2**40, 2**40, 2**62)
+
+
+def test_identity_is_that_of_the_database(db: Engine, ledger: Ledger, writer: Writer) -> None:
+    assert ledger.identity == Ledger(db, writer).identity
+    assert len(bytes.fromhex(ledger.identity)) == 16

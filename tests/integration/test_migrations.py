@@ -1,0 +1,176 @@
+"""The schema: made from nothing, taken back, the same as the tables of the code, and refused where it is not ours."""
+
+from __future__ import annotations
+
+import secrets
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from alembic import command
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy.engine import Engine
+
+from pigeonholed import database, tables
+from pigeonholed.database import DatabaseUnavailable, SchemaMismatch
+from pigeonholed.ledger import Ledger
+from pigeonholed.writer import Writer
+
+# Contract, section 4: the minimum.
+_CONTRACT = {
+    "images": "id inbox source_path sha256 size_bytes mtime_ns width height status outcome reason detail model "
+    "model_version label confidence destination arrived_at classified_at filed_at",
+    "predictions": "image_id rank label confidence",
+    "models": "id name version digest labels loaded_at",
+    "reviews": "id image_id label previous_label reviewed_at reviewer",
+}
+
+
+@pytest.fixture
+def empty(empty_url: str) -> Iterator[Engine]:
+    engine = database.connect(empty_url)
+    yield engine
+    engine.dispose()
+
+
+def _tables(engine: Engine) -> set[str]:
+    return set(sa.inspect(engine).get_table_names())
+
+
+def test_empty_database_is_brought_to_the_newest_schema(empty: Engine) -> None:
+    assert database.current_revision(empty) is None
+    assert database.upgrade(empty) == database.newest_revision() == database.current_revision(empty)
+    inspector = sa.inspect(empty)
+    for table, columns in _CONTRACT.items():
+        assert set(columns.split()) <= {column["name"] for column in inspector.get_columns(table)}
+
+
+def test_migrated_schema_is_the_one_the_code_speaks_of(db: Engine) -> None:
+    with db.connect() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True, "compare_server_default": True})
+        assert compare_metadata(context, tables.metadata) == []
+
+
+def test_schema_can_be_taken_back_to_nothing_and_made_again(empty: Engine) -> None:
+    database.upgrade(empty)
+    with empty.begin() as connection:
+        command.downgrade(database._alembic(connection), "base")
+    assert _tables(empty) == {"alembic_version"}
+    database.upgrade(empty)
+    assert set(_CONTRACT) <= _tables(empty)
+
+
+def test_upgrading_twice_changes_nothing_and_keeps_the_identity(empty: Engine) -> None:
+    database.upgrade(empty)
+    identity = database.identity_of(empty)
+    database.upgrade(empty)
+    assert database.identity_of(empty) == identity
+    assert identity is not None
+    assert len(identity) == 32
+
+
+def test_two_databases_have_two_identities(empty: Engine, tmp_path: Path) -> None:
+    other = database.connect(f"sqlite:///{tmp_path / 'other.db'}")
+    database.upgrade(empty)
+    database.upgrade(other)
+    assert database.identity_of(empty) != database.identity_of(other)
+    other.dispose()
+
+
+def test_migration_that_fails_leaves_the_database_as_it_was(empty: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_arguments: object) -> None:
+        raise sa.exc.OperationalError("", {}, Exception("killed"))
+
+    monkeypatch.setattr(secrets, "token_hex", fail)  # the last step of the transaction
+    with pytest.raises(DatabaseUnavailable):
+        database.upgrade(empty)
+    assert _tables(empty) == set()
+
+
+def test_newer_schema_is_refused_and_left_alone(db: Engine) -> None:
+    with db.begin() as connection:
+        connection.execute(sa.text("UPDATE alembic_version SET version_num = '9999'"))
+    for refuses in (database.check_not_newer, database.upgrade, database.prepare):
+        with pytest.raises(SchemaMismatch, match="schema 9999, which a newer pigeonholed made"):
+            refuses(db)
+    assert database.current_revision(db) == "9999"
+
+
+def test_older_schema_is_refused_where_upgrading_is_not_wanted(empty: Engine) -> None:
+    with pytest.raises(SchemaMismatch, match="db upgrade"):
+        database.prepare(empty, may_upgrade=False)
+    assert _tables(empty) == set()
+    database.prepare(empty)
+    database.prepare(empty, may_upgrade=False)
+
+
+def test_file_that_is_no_database_is_refused_and_not_touched(tmp_path: Path) -> None:
+    file = tmp_path / "broken.db"
+    content = b"this is no database, but long enough to be one " * 30
+    file.write_bytes(content)
+    engine = database.connect(f"sqlite:///{file}")
+    attempts: list[Callable[[], object]] = [
+        lambda: database.wait_for(engine, threading.Event(), patience_s=None),
+        lambda: database.prepare(engine),
+        lambda: database.current_revision(engine),
+    ]
+    for refuses in attempts:
+        with pytest.raises(DatabaseUnavailable, match=r"broken\.db.*not a database"):
+            refuses()
+    engine.dispose()
+    assert file.read_bytes() == content
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_missing_folder_of_the_database_is_one_clear_sentence(tmp_path: Path) -> None:
+    engine = database.connect(f"sqlite:///{tmp_path / 'missing' / 'a.db'}")
+    with pytest.raises(DatabaseUnavailable, match="unable to open database file"):
+        database.wait_for(engine, threading.Event(), patience_s=0.0)
+
+
+def test_sqlite_commits_survive_a_power_cut_and_are_written_ahead(db: Engine) -> None:
+    if db.dialect.name != "sqlite":
+        pytest.skip("a pragma of SQLite")
+    with db.connect() as connection:
+        assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
+        assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 2
+        assert connection.exec_driver_sql("PRAGMA foreign_keys").scalar() == 1
+
+
+@pytest.mark.parametrize("name", ["plain.db", "a b%20c.db", "what?.db", "x#y.db"])
+def test_read_only_engine_reads_any_file_name_and_cannot_write(tmp_path: Path, migrated_file: Path, name: str) -> None:
+    file = tmp_path / name
+    file.write_bytes(migrated_file.read_bytes())
+    url = sa.URL.create("sqlite", database=str(file)).render_as_string()
+    engine = database.connect(url.replace("%2F", "/"), read_only=True)
+    assert database.current_revision(engine) == database.newest_revision()
+    with engine.connect() as connection, pytest.raises(sa.exc.OperationalError, match="readonly"):
+        connection.execute(tables.inboxes.insert().values(name="a", path="/"))
+    engine.dispose()
+
+
+def test_read_only_engine_makes_no_database(tmp_path: Path) -> None:
+    engine = database.connect(f"sqlite:///{tmp_path / 'a.db'}", read_only=True)
+    with pytest.raises(DatabaseUnavailable):
+        database.current_revision(engine)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_row_in_flight_is_found_by_its_small_index(db: Engine) -> None:
+    """At millions of filed rows, the start must not read them all."""
+    if db.dialect.name != "sqlite":
+        pytest.skip("reads the plan of SQLite")
+    writer = Writer(db)
+    writer.start()
+    statements: list[str] = []
+    sa.event.listen(db, "before_cursor_execute", lambda _c, _u, statement, *_more: statements.append(statement))
+    Ledger(db, writer).in_flight(0.0)
+    writer.stop()
+    (query,) = [statement for statement in statements if "FROM images" in statement and "status" in statement]
+    with db.connect() as connection:
+        query = query.replace("(?, ?, ?)", "('claimed', 'ingested', 'planned')")
+        plan = " ".join(str(row) for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {query}"))
+    assert "images_in_flight" in plan
