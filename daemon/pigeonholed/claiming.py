@@ -9,6 +9,7 @@ import stat
 import threading
 import time
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 import structlog
@@ -87,6 +88,10 @@ class Claimer:
         """Something may have arrived, or the process should end. Any thread."""
         self._woken.set()
 
+    def blocked(self) -> list[str]:
+        """Folders that files could not be taken out of."""
+        return [folder for feed in self._feeds for folder in feed.blocked]
+
     def run(self, stop: threading.Event) -> None:
         """Claim until told to stop."""
         while not stop.is_set():
@@ -140,7 +145,8 @@ class Claimer:
     def _take(self, feed: Feed, arrival: Arrival) -> bool:
         source, target = feed.path_of(arrival.file), feed.output.work_path(arrival)
         try:
-            self._patience.retry("claim", "take a file out of its inbox", lambda: os.rename(source, target))
+            take = partial(feed.output.take_in, source, arrival)
+            self._patience.retry("claim", "take a file out of its inbox", take)
         except FileNotFoundError:
             return os.path.lexists(target)  # gone, or an earlier attempt whose answer was lost had taken it
         except OSError as error:

@@ -68,7 +68,11 @@ class Commands(click.Group):
             raise Fault(str(error), Misconfigured.exit_code) from error
 
 
-@click.group(cls=Commands, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(
+    cls=Commands,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
 @click.version_option(__version__, prog_name="pigeonholed")
 @click.option(
     "--config",

@@ -95,17 +95,28 @@ class Disk:
         files = list(files)
         if self._syncfs is None or len(files) <= self._FEW_FILES or self._rounds_without_syncfs > 0:
             self._rounds_without_syncfs = max(0, self._rounds_without_syncfs - 1)
-            for path in files:
-                _fsync(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-            for folder in folders:
-                _fsync(folder, os.O_RDONLY | os.O_DIRECTORY)
-            return
+            try:
+                for path in files:
+                    _fsync(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+                for folder in folders:
+                    _fsync(folder, os.O_RDONLY | os.O_DIRECTORY)
+                return
+            except OSError as error:
+                if self._syncfs is None or error.errno not in {errno.EMFILE, errno.ENFILE}:
+                    raise  # else the one descriptor that we hold already does for everything
         started = self._clock()
         if self._syncfs(self._root_fd) != 0:
             code = ctypes.get_errno()
             raise OSError(code, os.strerror(code))
         if self._clock() - started > self._SLOW_SYNCFS_S:
             self._rounds_without_syncfs = 50
+
+    def holds(self, root: str) -> bool:
+        """Whether a path still leads to the folder that this was made for: a mount may have gone or come over it."""
+        try:
+            return os.path.samestat(os.stat(root), os.fstat(self._root_fd))
+        except OSError:
+            return False
 
 
 def _fsync(path: str, flags: int) -> None:

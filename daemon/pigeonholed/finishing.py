@@ -7,6 +7,7 @@ states only facts that are durable already, and each move only follows a plan th
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from dataclasses import dataclass, replace
@@ -19,7 +20,7 @@ import structlog
 from pigeonholed.images import Classified, Placement, Rejected, Status, Withdrawn
 from pigeonholed.ledger import Plan
 from pigeonholed.paths import to_text
-from pigeonholed.placing import alternatives, clear_of_files, placement_of, sidecar_of
+from pigeonholed.placing import alternatives, clear_of_files, flattened, placement_of, sidecar_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -31,6 +32,10 @@ if TYPE_CHECKING:
     from pigeonholed.placing import Placer
 
 log = structlog.get_logger()
+
+_LONGEST_PATH = 4095  # PATH_MAX without its final NUL
+_REFUSALS = frozenset({errno.EACCES, errno.EPERM, errno.EXDEV, errno.ELOOP})
+"""A class folder that we may not write to or that leads to another mount: waited for, since a person can mend it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,10 +131,21 @@ class Finisher:
         try:
             status = os.lstat(path)
         except FileNotFoundError:
+            if self._reach(self._deliveries[arrival.file.inbox].output):
+                return self._changed(outcome)
             return Withdrawn(arrival, Status.LOST, "it disappeared from the work folder")
         if (status.st_size, status.st_mtime_ns) != (outcome.fingerprint.size, outcome.fingerprint.mtime_ns):
             return Withdrawn(arrival, Status.VANISHED, "it was still being written to")
         return None
+
+    def _reach(self, output: Output) -> bool:
+        """Wait for the output while its mount is away; true if it was."""
+        try:
+            output.require()
+        except OSError:
+            self._patience.retry("file", f"reach the output {to_text(output.root)}", output.require)
+            return True
+        return False
 
     def _plan(self, outcome: Outcome, promised: set[tuple[str, str]]) -> Plan:
         delivery = self._deliveries[outcome.arrival.file.inbox]
@@ -182,6 +198,7 @@ class Finisher:
             )
         for output in files.keys() | folders.keys():
             output.disk.sync(files.get(output, []), folders.get(output, set()))
+            self._reach(output)  # what is away cannot have been synced by its names
 
     def _move(self, plans: Sequence[Plan]) -> None:
         """Move planned files; where an outsider took the name in between, plan another name and go on."""
@@ -189,7 +206,7 @@ class Finisher:
         while waiting:
             refused: list[Plan] = []
             for plan in waiting:
-                if self._patience.retry("file", "move a file to its destination", partial(self._moves, plan)):
+                if self._patience.retry("file", _moving(plan), partial(self._moves, plan), also=_REFUSALS):
                     self._touch(plan)
                     self._moved.append(plan)
                 else:
@@ -208,7 +225,8 @@ class Finisher:
             return os.path.lexists(full_path) and not os.path.isdir(full_path)
 
         # Only now is it worth a look whether a folder on the way is somebody's file.
-        clear = clear_of_files(wanted, plan.arrival.key, is_file)
+        room = _LONGEST_PATH - len(os.fsencode(output.root)) - 64  # for a number, a sidecar and the slashes
+        clear = clear_of_files(flattened(wanted, room), plan.arrival.key, is_file)
         taken = self._taken(output, plan.placement, {(output.root, wanted)})
         return replace(plan, destination=next(alternatives(clear, plan.arrival.key, taken)))
 
@@ -217,6 +235,10 @@ class Finisher:
         try:
             return self._moves_to_its_name(plan)
         except NotADirectoryError:
+            return False
+        except OSError as error:
+            if error.errno != errno.ENAMETOOLONG:
+                raise
             return False
 
     def _moves_to_its_name(self, plan: Plan) -> bool:
@@ -262,6 +284,7 @@ class Finisher:
 
     def _make_folders(self, output: Output, folder: str) -> None:
         """Make a class folder and what is above it, remembering whose entries must be made durable."""
+        output.require()  # never make folders where a mount should be
         made = folder
         while made != output.root and not os.path.isdir(made):
             made = os.path.dirname(made)
@@ -317,6 +340,10 @@ class Finisher:
         done = {(self._deliveries[arrival.file.inbox].output, arrival.token) for arrival in arrivals}
         for output, token in done:
             output.remove_batch_folder(token)
+
+
+def _moving(plan: Plan) -> str:
+    return f"move a file to {to_text(plan.destination)}"
 
 
 def _explanation(plan: Plan) -> dict[str, object]:

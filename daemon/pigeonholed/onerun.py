@@ -47,9 +47,8 @@ class OneRun:
                     break
             if not busy:
                 stop.wait(_LOOK_EVERY_S)
-        self.left = sorted(
-            f"{watch.rules.name}/{path}" for watch in self._watches for path in _present_in(watch, present)
-        )
+        waiting = [f"{watch.rules.name}/{path}" for watch in self._watches for path in _present_in(watch, present)]
+        self.left = sorted(waiting) + self._claimer.blocked()
 
     def _scan_all(self, stop: threading.Event) -> None:
         """One complete pass over every inbox, claiming what is ready."""

@@ -38,6 +38,12 @@ class Output:
 
     At rest the folder `.pigeonholed` in it holds only `owner` (whose database knows these files) and `lock`; while
     files are in flight it also holds one folder for each batch, named by the batch's token.
+
+    Attributes:
+        root: the folder.
+        private: `.pigeonholed` in it.
+        disk: its file system.
+        fresh: whether it had no owner yet when it was opened.
     """
 
     def __init__(self, root: str, lock: Lock) -> None:
@@ -45,6 +51,7 @@ class Output:
         self.private = os.path.join(root, PRIVATE)
         self.disk = Disk(self.private)
         self._lock = lock
+        self.fresh = False
 
     @classmethod
     def open(cls, root: Path, identity: str | None) -> Self:
@@ -66,9 +73,10 @@ class Output:
             raise _unwritable(root, error) from None
         try:
             _tidy(str(root), private)
-            if identity is not None:
-                _take_ownership(root, private, identity)
-            return cls(str(root), lock)
+            fresh = identity is not None and _take_ownership(root, private, identity)
+            output = cls(str(root), lock)
+            output.fresh = fresh
+            return output
         except OSError as error:
             lock.release()
             raise _unwritable(root, error) from None
@@ -81,6 +89,20 @@ class Output:
         self.disk.close()
         self._lock.release()
 
+    def require(self) -> None:
+        """Make sure that the folder is still the one that was opened.
+
+        Raises:
+            OSError: ESTALE, which is waited for: its mount is away, and nothing that seems to be missing is lost.
+        """
+        if not self.disk.holds(self.private):
+            raise OSError(errno.ESTALE, f"the output {self.root} is away; is its mount there?")
+
+    def disown(self) -> None:
+        """Forget that it was made ours: it is not the folder that it should be."""
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(os.path.join(self.private, "owner"))
+
     def now_ns(self) -> int:
         """What time it is for the file system, in ns."""
         return fs_time_ns(self._lock.fd)
@@ -88,8 +110,25 @@ class Output:
     def make_batch_folder(self) -> str:
         """A new empty folder for a batch; returns its token."""
         token = secrets.token_hex(8)
-        os.mkdir(os.path.join(self.private, token), mode=0o700)
+        try:
+            os.mkdir(os.path.join(self.private, token), mode=0o700)
+        except FileNotFoundError:
+            self.require()
+            raise
         return token
+
+    def take_in(self, source: str, arrival: Arrival) -> None:
+        """Rename a file of an inbox into its batch folder.
+
+        Raises:
+            FileNotFoundError: it is gone from the inbox; never that the output is away.
+            OSError: as `rename(2)`, and as `require`.
+        """
+        try:
+            os.rename(source, self.work_path(arrival))
+        except FileNotFoundError:
+            self.require()
+            raise
 
     def batch_folder(self, token: str) -> str:
         """Where the files of a batch wait."""
@@ -155,7 +194,8 @@ def _tidy(root: str, private: str) -> None:
                 os.unlink(os.path.join(folder, name))
 
 
-def _take_ownership(root: Path, private: str, identity: str) -> None:
+def _take_ownership(root: Path, private: str, identity: str) -> bool:
+    """Make sure that the files here are our database's; true if nobody owned them yet."""
     owner = _owner(private)
     if owner is None:
         write_file(Path(private) / "owner", f"{identity}\n".encode())
@@ -164,6 +204,7 @@ def _take_ownership(root: Path, private: str, identity: str) -> None:
             f"the output {root} belongs to another database ({owner[:12]}, ours is {identity[:12]}): "
             f"choose another output folder, or the database that made this one"
         )
+    return owner is None
 
 
 def _owner(private: str) -> str | None:

@@ -39,8 +39,14 @@ class Patience:
     grace_s: float = 10.0
     clock: Callable[[], float] = time.monotonic
 
-    def retry(self, stage: str, what: str, action: Callable[[], T]) -> T:
+    def retry(self, stage: str, what: str, action: Callable[[], T], *, also: frozenset[int] = frozenset()) -> T:
         """Return what `action` returns; it must be safe to repeat.
+
+        Args:
+            stage: the metric's word for who waits.
+            what: for the log, a verb first.
+            action: what to do.
+            also: errors that pass, besides those of the machine.
 
         Raises:
             GivenUp: told to end.
@@ -53,7 +59,7 @@ class Patience:
             try:
                 result = action()
             except OSError as error:
-                if error.errno not in WAITED_FOR:
+                if error.errno not in WAITED_FOR and error.errno not in also:
                     raise
                 failures += 1
                 self.on_retry(stage, error)

@@ -105,6 +105,15 @@ def _cut(path: str, room: int) -> str:
     return f"{folder}/{_shortened(name, '', room)}"
 
 
+def flattened(path: str, most_bytes: int) -> str:
+    """The same path, or where it is too long for the system, its label (and what is above that) and its name."""
+    if len(os.fsencode(path)) <= most_bytes:
+        return path
+    first, *folders, name = path.split("/")
+    kept = [first, *folders[: 1 if first.startswith("_") else 0], name]
+    return "/".join(kept)
+
+
 def clear_of_files(path: str, key: str, is_file: Callable[[str], bool]) -> str:
     """The same path where no folder on the way is a file; such a folder gets another name as a file would.
 

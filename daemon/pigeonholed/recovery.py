@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from pigeonholed.errors import Unavailable
 from pigeonholed.images import Status, Withdrawn
 from pigeonholed.paths import to_text
 
@@ -56,6 +57,7 @@ def recover(ledger: Ledger, finisher: Finisher, deliveries: Mapping[str, Deliver
     rows = ledger.in_flight(now_s)
     for row in rows:
         _look(row, deliveries, findings)
+    _refuse_if_away(findings, deliveries)
     finisher.confirm_found(findings.moved)
     finisher.resume(findings.to_move)
     finisher.settle()
@@ -74,6 +76,18 @@ def recover(ledger: Ledger, finisher: Finisher, deliveries: Mapping[str, Deliver
         )
     sweep(deliveries, {arrival.token for arrival in (*findings.again, *findings.strange)})
     return findings.again
+
+
+def _refuse_if_away(findings: Findings, deliveries: Mapping[str, Delivery]) -> None:
+    """An output that nobody owned yet, while files in flight should be in it, is not where it was."""
+    for arrival in findings.lost:
+        output = deliveries[arrival.file.inbox].output
+        if output.fresh:
+            output.disown()
+            raise Unavailable(
+                f"{len(findings.lost)} files in flight should be in the output {output.root}, which is empty; "
+                "if its mount is away, mount it again"
+            )
 
 
 def _look(row: InFlight, deliveries: Mapping[str, Delivery], findings: Findings) -> None:

@@ -89,6 +89,8 @@ class Writer:
         changes = [change for change in changes if change.rows]
         if not changes:
             return
+        if not self._thread.is_alive():
+            raise Stopped("the writer has ended")
         request = _Request(changes)
         self._requests.put(request)
         request.done.result()

@@ -18,7 +18,7 @@ def main() -> None:
     import pigeonholed.commands.run
     import pigeonholed.pipeline
 
-    assert alembic.command and openvino and sqlalchemy.dialects.sqlite and pigeonholed.pipeline
+    assert all((alembic.command, openvino, sqlalchemy.dialects.sqlite, pigeonholed.pipeline))
     for line in sys.stdin:
         verb, *arguments = line.split()
         if verb == "start":

@@ -39,6 +39,9 @@ class _Claimer:
     limit: int = 64
     taken: list[ImageFile] = field(default_factory=list)
 
+    def blocked(self) -> list[str]:
+        return []
+
     def turn(self) -> bool:
         files = [file for watch in self.watches for file in watch.take(self.clock(), self.limit)]
         for file in files:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from pigeonholed.batching import batches
 from pigeonholed.channel import Channel
 from pigeonholed.decoding import examine
-from pigeonholed.images import Decoded
+from pigeonholed.images import Decoded, Status, Withdrawn
 from pigeonholed.metrics import Stage
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pigeonholed.batching import Flush
     from pigeonholed.crew import Crew
     from pigeonholed.decoding import Demand
-    from pigeonholed.images import Arrival, Handled, Rejected, Withdrawn
+    from pigeonholed.images import Arrival, Handled, Rejected
     from pigeonholed.imaging import PixelSpec
     from pigeonholed.metrics import Metrics
     from pigeonholed.output import Output
@@ -179,8 +179,8 @@ class LocalEngine:
 
     def _examine(self, arrival: Arrival, route: Route, spec: PixelSpec) -> Decoded | Rejected | Withdrawn:
         demand = route.demand if route.demand.spec == spec else replace(route.demand, spec=spec)
-        path = route.output.work_path(arrival)
-        return self._patience.retry("decode", "read a claimed file", partial(examine, arrival, path, demand))
+        look = partial(_read, arrival, route.output, demand)
+        return self._patience.retry("decode", "read a claimed file", look)
 
     def _pass_on(self, chunk: Sequence[Arrival], ready: Mapping[int, list[Decoded]], refused: list[Handled]) -> None:
         for lane in self._lanes:
@@ -230,3 +230,11 @@ class LocalEngine:
         self._metrics.inference_batches_total.labels(*labels).inc()
         self._metrics.batch_size_images.observe(size)
         self._metrics.batch_flush_total.labels(flush).inc()
+
+
+def _read(arrival: Arrival, output: Output, demand: Demand) -> Decoded | Rejected | Withdrawn:
+    """Examine a claimed file; one that seems to be missing is only lost if the whole output is not away."""
+    result = examine(arrival, output.work_path(arrival), demand)
+    if isinstance(result, Withdrawn) and result.status is Status.LOST:
+        output.require()
+    return result
