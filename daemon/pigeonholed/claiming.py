@@ -137,7 +137,8 @@ class Claimer:
         if missed:
             self._ledger.close(missed, Status.VANISHED, "it could not be taken out of the inbox")
         if not taken:
-            feed.output.remove_batch_folder(token)
+            remove = partial(feed.output.remove_batch_folder, token)
+            self._patience.retry("claim", "remove an empty work folder", remove)
         self.claimed += len(taken)
         self._metrics.stage_duration_seconds.labels(Stage.CLAIM).observe(self._clock() - started_s)
         return taken

@@ -339,7 +339,7 @@ class Finisher:
     def _remove_folders(self, arrivals: Iterator[Arrival]) -> None:
         done = {(self._deliveries[arrival.file.inbox].output, arrival.token) for arrival in arrivals}
         for output, token in done:
-            output.remove_batch_folder(token)
+            self._patience.retry("file", "remove an empty work folder", partial(output.remove_batch_folder, token))
 
 
 def _moving(plan: Plan) -> str:

@@ -139,9 +139,15 @@ class Output:
         return os.path.join(self.private, arrival.token, arrival.key)
 
     def remove_batch_folder(self, token: str) -> None:
-        """Remove the folder if its last file has left; harmless otherwise."""
+        """Remove the folder if its last file has left; harmless otherwise.
+
+        Raises:
+            OSError: as `rmdir(2)`, and as `require`.
+        """
         try:
             os.rmdir(os.path.join(self.private, token))
+        except FileNotFoundError:
+            self.require()
         except OSError as error:
             if error.errno not in {errno.ENOTEMPTY, errno.ENOENT, errno.EEXIST}:
                 raise
