@@ -71,7 +71,7 @@ class Claimer:
         patience: Patience,
         metrics: Metrics,
         *,
-        limit: int = 64,
+        limit: int = 128,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._feeds = feeds

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from pigeonholed.bundle import Bundle
     from pigeonholed.classifying import Classifier
     from pigeonholed.images import Decoded, Outcome
+    from pigeonholed.imaging import PixelSpec
 
 _NO_ANSWER = "the model gave no finite answer for this picture alone"
 
@@ -34,12 +36,17 @@ class Policy:
     top_k: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Served:
     """One version of a model, loaded and warm. Used by one thread."""
 
     bundle: Bundle
     classifier: Classifier
+
+    @cached_property
+    def spec(self) -> PixelSpec:
+        """What the model wants to see."""
+        return self.bundle.manifest.pixel_spec
 
     def classify(self, batch: Sequence[Decoded], policies: Mapping[str, Policy]) -> list[Outcome]:
         """Predict a batch; one outcome for each picture, in order.

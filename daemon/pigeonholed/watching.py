@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 _PEEK_BYTES = 64
 _PAGE_BYTES = 4096
-_WRITERS_PAUSE_AT_MOST_S = 10.0  # who has not written for longer is not waited for, unless the picture's end is missing
+_WRITERS_PAUSE_AT_MOST_S = 2.0  # beyond settle_s; who rests for longer is not asked after: a backlog is older than that
 _WRITER_PAUSE_S = 0.5
 
 
@@ -265,7 +265,7 @@ class Watch:
     def _whole(self, path: str, full_path: str, signature: Signature, now_s: float) -> bool:
         """Whether the file can be read, its end is there and nobody writes; or it has been waited for long enough."""
         try:
-            lately = self.marks.age_s(signature.ctime_ns, now_s) < _WRITERS_PAUSE_AT_MOST_S
+            lately = self.marks.age_s(signature.ctime_ns, now_s) < self.rules.settle_s + _WRITERS_PAUSE_AT_MOST_S
             head, tail, written_to = _peek(full_path, signature.size, ask_for_writers=lately)
         except OSError as error:
             if error.errno == errno.EIO:

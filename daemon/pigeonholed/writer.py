@@ -6,6 +6,7 @@ the next one together: the cost of a sync is shared by all that wait for it.
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
 import time
@@ -67,6 +68,7 @@ class Writer:
         self._requests: queue.SimpleQueue[_Request | None] = queue.SimpleQueue()
         self._stop = stop or threading.Event()
         self._away_since: float | None = None
+        self._connection: Connection | None = None
         self._thread = threading.Thread(target=self._run, name="ledger", daemon=True)
 
     @property
@@ -99,9 +101,14 @@ class Writer:
         """Finish what was handed over, if the database is there, and end the thread."""
         self._requests.put(None)
         self._thread.join()
-        self._engine.dispose()
 
     def _run(self) -> None:
+        try:
+            self._serve()
+        finally:
+            self._disconnect()
+
+    def _serve(self) -> None:
         while (first := self._requests.get()) is not None:
             group = [first]
             ending = False
@@ -119,7 +126,8 @@ class Writer:
         wait_s = self._FIRST_WAIT_S
         while True:
             try:
-                with self._engine.begin() as connection:
+                connection = self._connected()
+                with connection.begin():
                     for request in group:
                         _execute(connection, request.changes)
             except sa.exc.OperationalError as error:
@@ -136,13 +144,26 @@ class Writer:
                     request.done.set_result(None)
                 return
 
+    def _connected(self) -> Connection:
+        """The one connection that writes; kept, because a new one for each commit costs as much as the commit."""
+        if self._connection is None:
+            self._connection = self._engine.connect()
+        return self._connection
+
+    def _disconnect(self) -> None:
+        if self._connection is not None:
+            with contextlib.suppress(sa.exc.DBAPIError):
+                self._connection.close()
+            self._connection = None
+        self._engine.dispose()
+
     def _wait(self, group: list[_Request], error: sa.exc.OperationalError, wait_s: float) -> bool:
         """Wait for a database that is away; False when it is given up and everybody has been told."""
         now = time.monotonic()
         if self._away_since is None:
             self._away_since = now
             log.warning("database_lost", error=str(unavailable(self._engine, error)))
-        self._engine.dispose()
+        self._disconnect()
         failure: Exception | None = None
         if self._patience_s is not None and now - self._away_since > self._patience_s:
             failure = unavailable(self._engine, error)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from pigeonholed.patience import Patience
     from pigeonholed.serving import Policy, Served
 
-_CHUNK = 8  # files that one decoder takes at a time: few enough that no decoder idles beside a full one
+_CHUNK = 16  # files that one decoder takes at a time: few enough that no decoder idles beside a full one
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +81,7 @@ class Lane:
     @property
     def spec(self) -> PixelSpec:
         """What the model wants to see now."""
-        return self.served.bundle.manifest.pixel_spec
+        return self.served.spec
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +111,7 @@ class LocalEngine:
         self._sizes = sizes
         self._patience = patience
         self._metrics = metrics
-        self._files: Channel[Arrival] = Channel(sizes.max_batch_size * 2)
+        self._files: Channel[Arrival] = Channel(sizes.max_batch_size * 4)
         self._outcomes: Channel[Handled] = Channel(sizes.max_batch_size * 4)
         self._lanes = list({id(route.lane): route.lane for route in routes.values()}.values())
         self._decoders = [crew.start(f"decoder-{index}", self._decode) for index in range(sizes.decode_workers)]
@@ -123,8 +124,8 @@ class LocalEngine:
         """Take files; waits while there is no room."""
         for start in range(0, len(arrivals), _CHUNK):
             chunk = arrivals[start : start + _CHUNK]
-            for arrival in chunk:
-                self._routes[arrival.file.inbox].lane.flow.add(1)
+            for lane, count in self._lanes_of(chunk):
+                lane.flow.add(count)
             self._files.put(chunk)
 
     def handled(self, timeout_s: float | None) -> Sequence[Handled] | None:
@@ -187,10 +188,14 @@ class LocalEngine:
             lane.decoded.put(ready.get(id(lane), ()))
         self._outcomes.put(refused)
         # Only now, so that a model which sees nothing more on its way has everything already.
-        for arrival in chunk:
-            lane = self._routes[arrival.file.inbox].lane
-            if lane.flow.arrived(1):
+        for lane, count in self._lanes_of(chunk):
+            if lane.flow.arrived(count):
                 lane.decoded.wake()
+
+    def _lanes_of(self, chunk: Sequence[Arrival]) -> list[tuple[Lane, int]]:
+        """The lanes that files go to, and how many to each."""
+        counts = Counter(arrival.file.inbox for arrival in chunk)
+        return [(self._routes[inbox].lane, count) for inbox, count in counts.items()]
 
     def _classify(self, lane: Lane) -> None:
         policies = {name: route.policy for name, route in self._routes.items()}
@@ -211,7 +216,7 @@ class LocalEngine:
 
     def _seen_by(self, served: Served, batch: list[Decoded]) -> tuple[list[Decoded], list[Handled]]:
         """Decode again what was decoded for an earlier version of the model that wanted to see it otherwise."""
-        spec = served.bundle.manifest.pixel_spec
+        spec = served.spec
         if all(decoded.spec == spec for decoded in batch):
             return batch, []
         seen: list[Decoded] = []
