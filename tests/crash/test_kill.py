@@ -74,7 +74,7 @@ def test_kill_at_random_moments_loses_nothing_and_files_nothing_twice(workspace:
     number = 0
     for _ in range(KILLS):
         pid = forker.start()
-        ends_s = time.monotonic() + moments.uniform(0.05, 1.2)
+        ends_s = time.monotonic() + moments.uniform(0.05, 0.9)
         while time.monotonic() < ends_s:
             number += _drop_some(workspace, moments, number)
             time.sleep(moments.uniform(0, 0.03))  # load, not waiting: arrivals come in bursts and pauses

@@ -181,3 +181,47 @@ def test_use_refuses_a_version_that_is_not_there(workspace: Workspace) -> None:
     done = workspace.run("models", "use", "tiny", "7")
     assert done.returncode == 78
     assert (workspace.root / "models/tiny/CURRENT").read_text().strip() == "1"
+
+
+@contextmanager
+def maybe_serving(workspace: Workspace, *, daemon: bool) -> Iterator[None]:
+    if not daemon:
+        yield
+        return
+    with workspace.serving() as running:
+        running.await_event("service_ready")
+        yield
+        assert running.terminate() == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("daemon", [False, True], ids=["alone", "daemon"])
+def test_each_command_does_the_same_with_a_daemon_and_without(workspace: Workspace, daemon: bool) -> None:
+    make_bundle(workspace.root / "second", publish_into=workspace.root / "models")
+    workspace.drop("letter.png", b"Dear all")
+    drop_many(workspace, 2)
+    assert workspace.run("run", "--once").returncode == 0
+
+    def asked(*arguments: str) -> dict[str, object]:
+        done = workspace.run(*arguments, "--json")
+        assert done.returncode == 0, (arguments, done.stderr)
+        answer: dict[str, object] = json.loads(done.stdout)
+        return answer
+
+    with maybe_serving(workspace, daemon=daemon):
+        assert asked("status")["running"] is daemon
+        assert asked("models", "rollback", "tiny")["version"] == 1
+        assert asked("models", "use", "tiny", "2")["version"] == 2
+        assert asked("rejected", "list")["reason"] == "unsupported"
+        assert asked("undo", "--image", "2") == {"back": 1, "refused": []}
+        assert asked("undo", "--release") == {"released": 1}
+        backup = workspace.root / "backup.db"
+        assert asked("db", "backup", str(backup))["file"] == str(backup)
+        assert backup.stat().st_size > 0
+        assert workspace.run("db", "backup", str(backup)).returncode == 69, "never over a file"
+        assert asked("rejected", "retry") == {"back": 1, "refused": []}
+        if daemon:
+            until(lambda: count(workspace, "filed") == 3, "what was released and retried to be filed again")
+    assert workspace.run("run", "--once").returncode == 0
+    assert (count(workspace, "filed"), count(workspace, "returned")) == (3, 2)
+    assert workspace.audit() == []

@@ -462,7 +462,13 @@ def test_odd_files_of_public_test_suites_are_judged_as_others_judge_them() -> No
         if both == "ok/ok" and magic in {"jpg", "png", "webp", "bmp", "tif", "gif"}:
             assert isinstance(result, list), (name, result)
             assert "x".join(map(str, sorted(result))) == "x".join(sorted(opencv.split("x"), key=int)), name
-        elif isinstance(result, list):
+        elif isinstance(result, list) and magic not in {
+            "avif",
+            "avis",
+            "heic",
+            "mif1",
+            "mif3",
+        }:  # the extra decodes more than OpenCV
             assert opencv != "None" or both == "made", (name, result)
         if "!huge" in pillow and magic in {"jpg", "png", "bmp"}:
             assert result == Reason.TOO_LARGE, name
