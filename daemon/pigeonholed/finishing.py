@@ -198,7 +198,8 @@ class Finisher:
             )
         for output in files.keys() | folders.keys():
             output.disk.sync(files.get(output, []), folders.get(output, set()))
-            self._reach(output)  # what is away cannot have been synced by its names
+            while self._reach(output):  # it was away, so its names may have led nowhere
+                output.disk.sync(files.get(output, []), folders.get(output, set()))
 
     def _move(self, plans: Sequence[Plan]) -> None:
         """Move planned files; where an outsider took the name in between, plan another name and go on."""
