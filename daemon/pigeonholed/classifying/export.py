@@ -35,7 +35,7 @@ def export_openvino(keras_model: Path, folder: Path) -> None:
     function = keras.compiled(model, bundles.Input(height=height, width=width))
     ov = openvino.import_openvino()
     try:
-        converted = ov.convert_model(function.get_concrete_function())
+        converted = openvino.convert(function.get_concrete_function())
     except RuntimeError as fault:
         raise BundleError(f"OpenVINO cannot convert the network in {keras_model}: {fault}") from fault
     # The first output is the scores; seeds of dropout and augmentation layers would follow it.

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib
+import importlib.metadata
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
@@ -12,6 +15,7 @@ from pigeonholed.bundle import BundleError
 from pigeonholed.classifying.batched import Network
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     import numpy.typing as npt
@@ -30,6 +34,34 @@ def import_openvino() -> Any:
     import openvino
 
     return openvino
+
+
+def convert(function: Any) -> Any:
+    """An OpenVINO model of a concrete TensorFlow function.
+
+    Raises:
+        RuntimeError: OpenVINO knows no equivalent of an operation in it.
+    """
+    ov = import_openvino()
+    with _converter_on_python_3_13():
+        return ov.convert_model(function)
+
+
+@contextlib.contextmanager
+def _converter_on_python_3_13() -> Iterator[None]:
+    """Keep OpenVINO from looking up TensorFlow's version by `exec("del tensorflow")`.
+
+    Since Python 3.13 an `exec` in a function sees names of an earlier one no more (PEP 667), and the converter of
+    OpenVINO 2026.4.1 fails there with a NameError.
+    """
+    utilities = importlib.import_module("openvino.frontend.tensorflow.utils")
+    before = utilities.get_environment_setup
+    found = {"tensorflow": importlib.metadata.version("tensorflow")}
+    utilities.get_environment_setup = lambda _framework: found  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        utilities.get_environment_setup = before  # type: ignore[attr-defined]
 
 
 def load(model: bytes, weights: bytes, wanted: Input, where: Path, *, precision: str = "auto") -> Network:
