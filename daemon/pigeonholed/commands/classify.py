@@ -19,9 +19,8 @@ from pigeonholed.errors import Misconfigured
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pigeonholed.decoding import Demand
-    from pigeonholed.images import Decoded, Handled
-    from pigeonholed.serving import Policy, Served
+    from pigeonholed.images import Handled
+    from pigeonholed.serving import Served
 
 
 @click.command(name="classify")
@@ -49,7 +48,7 @@ def command(
     served = _load(model, folder, chosen_config(ctx, config))
     show = _show_json if as_json else _show_text
     finder = _Finder()
-    for outcome, path in _Reader(served, top_k).classify(finder.find(images)):
+    for outcome, path in _looked_at(served, top_k, finder.find(images)):
         show(path, outcome, served)
     if finder.failed:
         sys.exit(1)
@@ -137,48 +136,14 @@ class _Finder:
         click.echo(f"pigeonholed: cannot read {one_line(to_text(path))}: {fault}", err=True)
 
 
-@dataclass(frozen=True, slots=True)
-class _Reader:
-    """Decodes and classifies in batches, by the code that the service uses."""
+def _looked_at(served: Served, top_k: int, paths: Iterator[str]) -> Iterator[tuple[Handled, str]]:
+    from pigeonholed.decoding import Demand
+    from pigeonholed.images import ImageFile
+    from pigeonholed.looking import Looker
+    from pigeonholed.serving import Policy
 
-    served: Served
-    top_k: int
-
-    def classify(self, paths: Iterator[str]) -> Iterator[tuple[Handled, str]]:
-        from pigeonholed.decoding import Demand
-        from pigeonholed.serving import Policy
-
-        demand = Demand(self.served.bundle.manifest.pixel_spec, 100_000_000, 500_000_000)
-        policies = {"": Policy(None, self.top_k)}
-        waiting: list[tuple[Handled | Decoded, str]] = []
-        for path in paths:
-            waiting.append((_examined(path, demand), path))
-            if len(waiting) == 32:
-                yield from self._flush(waiting, policies)
-                waiting = []
-        yield from self._flush(waiting, policies)
-
-    def _flush(
-        self, waiting: list[tuple[Handled | Decoded, str]], policies: dict[str, Policy]
-    ) -> Iterator[tuple[Handled, str]]:
-        from pigeonholed.images import Decoded
-
-        decoded = [item for item, _path in waiting if isinstance(item, Decoded)]
-        outcomes = iter(self.served.classify(decoded, policies) if decoded else ())
-        for item, path in waiting:
-            yield (next(outcomes) if isinstance(item, Decoded) else item), path
-
-
-def _examined(path: str, demand: Demand) -> Handled | Decoded:
-    from pigeonholed.decoding import examine
-    from pigeonholed.images import Arrival, Fingerprint, ImageFile, Reason, Rejected
-
-    arrival = Arrival(0, ImageFile("", path, 0, 0), "", "", 0.0)
-    try:
-        return examine(arrival, os.path.realpath(path), demand)
-    except OSError as error:
-        unread = Fingerprint(None, 0, 0)
-        return Rejected(arrival, unread, Reason.IO_ERROR, error.strerror or str(error))
+    looker = Looker(served, Demand(served.spec, 100_000_000, 500_000_000), Policy(None, top_k))
+    return looker.look((ImageFile("", path, 0, 0), path) for path in paths)
 
 
 def _facts(path: str, outcome: Handled, served: Served) -> dict[str, Any]:
