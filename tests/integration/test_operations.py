@@ -225,3 +225,23 @@ def test_each_command_does_the_same_with_a_daemon_and_without(workspace: Workspa
     assert workspace.run("run", "--once").returncode == 0
     assert (count(workspace, "filed"), count(workspace, "returned")) == (3, 2)
     assert workspace.audit() == []
+
+
+def test_dry_run_says_where_each_file_would_go_and_changes_nothing(workspace: Workspace) -> None:
+    drop_many(workspace, 2)
+    workspace.drop("x/letter.png", b"Dear all")
+    workspace.drop("x/0.png", picture(40, 60, 220, 7))
+    before = sorted(path.relative_to(workspace.root) for path in workspace.root.rglob("*"))
+    done = workspace.run("run", "--dry-run", "--json")
+    assert done.returncode == 0, done.stderr
+    told = {entry["path"]: entry for entry in map(json.loads, done.stdout.splitlines())}
+    assert {path: entry["destination"] for path, entry in told.items()} == {
+        "a/0.png": "cat/a/0.png",
+        "b/1.png": "cat/b/1.png",
+        "x/0.png": "dog/x/0.png",
+        "x/letter.png": "_rejected/unsupported/x/letter.png",
+    }
+    assert sorted(path.relative_to(workspace.root) for path in workspace.root.rglob("*")) == before
+    assert workspace.run("run", "--once").returncode == 0
+    filed = dict(rows(workspace, "SELECT source_path, destination FROM images WHERE status = 'filed'"))
+    assert filed == {path: entry["destination"] for path, entry in told.items()}
