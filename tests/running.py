@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -146,6 +147,16 @@ class Workspace:
             if process.poll() is None:
                 process.kill()
             process.wait()
+
+    def filed(self) -> int:
+        """How many results the database holds."""
+        connection = sqlite3.connect(f"file:{self.database}?mode=ro", uri=True)
+        try:
+            (number,) = connection.execute("SELECT count(*) FROM images WHERE status = 'filed'").fetchone()
+        finally:
+            connection.close()
+        assert isinstance(number, int)
+        return number
 
     def audit(self) -> list[str]:
         """What the independent auditor finds."""

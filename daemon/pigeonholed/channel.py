@@ -33,7 +33,6 @@ class Channel(Generic[T]):
         self._groups: deque[Sequence[T]] = deque()
         self._waiting = 0
         self._closed = False
-        self._aborted = False
         self._condition = threading.Condition()
 
     def __len__(self) -> int:
@@ -88,7 +87,6 @@ class Channel(Generic[T]):
             self._groups.clear()
             self._waiting = 0
             self._closed = True
-            self._aborted = True
             self._condition.notify_all()
 
     def __iter__(self) -> Iterator[Sequence[T]]:

@@ -17,16 +17,6 @@ def workspace(tmp_path: Path) -> Workspace:
     return Workspace.make(tmp_path)
 
 
-def filed(workspace: Workspace) -> int:
-    connection = sqlite3.connect(f"file:{workspace.database}?mode=ro", uri=True)
-    try:
-        (number,) = connection.execute("SELECT count(*) FROM images WHERE status = 'filed'").fetchone()
-    finally:
-        connection.close()
-    assert isinstance(number, int)
-    return number
-
-
 @pytest.mark.slow
 def test_output_that_goes_away_under_load_and_comes_back_loses_nothing(workspace: Workspace) -> None:
     done = threading.Event()
@@ -43,7 +33,7 @@ def test_output_that_goes_away_under_load_and_comes_back_loses_nothing(workspace
         thread.start()
         try:
             for turn in range(5):
-                until(lambda turn=turn: filed(workspace) > 20 * (turn + 1), "some to be filed")  # type: ignore[misc]
+                until(lambda turn=turn: workspace.filed() > 20 * (turn + 1), "some to be filed")  # type: ignore[misc]
                 workspace.output.rename(workspace.root / "away")
 
                 def blocked(turn: int = turn) -> bool:
@@ -54,7 +44,7 @@ def test_output_that_goes_away_under_load_and_comes_back_loses_nothing(workspace
         finally:
             done.set()
             thread.join()
-        until(lambda: filed(workspace) == len(workspace.dropped), "all filed")
+        until(lambda: workspace.filed() == len(workspace.dropped), "all filed")
         assert daemon.terminate() == 0
         assert not any(event["event"] == "file_lost" for event in daemon.events())
     assert workspace.audit() == []
@@ -94,4 +84,4 @@ def test_path_that_is_too_long_below_its_class_folder_loses_its_sub_folders_only
     done = workspace.run("run", "--once")
     assert done.returncode == 0, done.stderr
     assert (workspace.output / "cat/x.png").exists()
-    assert filed(workspace) == 1
+    assert workspace.filed() == 1

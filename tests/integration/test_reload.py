@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import sqlite3
 from pathlib import Path
 
 import pytest
@@ -20,16 +19,6 @@ def hup(daemon: Running) -> None:
     daemon.process.send_signal(signal.SIGHUP)
 
 
-def filed(workspace: Workspace) -> int:
-    connection = sqlite3.connect(f"file:{workspace.database}?mode=ro", uri=True)
-    try:
-        (number,) = connection.execute("SELECT count(*) FROM images WHERE status = 'filed'").fetchone()
-    finally:
-        connection.close()
-    assert isinstance(number, int)
-    return number
-
-
 def test_faulty_configuration_is_refused_and_the_old_one_goes_on(workspace: Workspace) -> None:
     good = workspace.config.read_text()
     with workspace.serving() as daemon:
@@ -38,7 +27,7 @@ def test_faulty_configuration_is_refused_and_the_old_one_goes_on(workspace: Work
         hup(daemon)
         assert "modle" in str(daemon.await_event("reload_refused")["error"])
         workspace.drop("a.png", picture(220, 60, 40, 1))
-        until(lambda: filed(workspace) == 1, "the old configuration to go on")
+        until(lambda: workspace.filed() == 1, "the old configuration to go on")
         assert daemon.terminate() == 0
 
 
@@ -61,7 +50,7 @@ def test_new_inbox_is_served_after_hup_and_nothing_is_lost_on_the_way(workspace:
 
         until(both_ready, "the second inbox to be served")
         (workspace.root / "second/x.png").write_bytes(picture(40, 60, 220, 99))
-        until(lambda: filed(workspace) == 31, "all filed")
+        until(lambda: workspace.filed() == 31, "all filed")
         assert (workspace.output / "dog/x.png").exists()
         assert daemon.terminate() == 0
 
@@ -82,5 +71,5 @@ def test_model_that_is_missing_in_the_new_configuration_is_found_before_anything
         hup(daemon)
         assert "nobody" in str(daemon.await_event("reload_refused")["error"])
         workspace.drop("a.png", picture(220, 60, 40, 1))
-        until(lambda: filed(workspace) == 1, "the old configuration to go on")
+        until(lambda: workspace.filed() == 1, "the old configuration to go on")
         assert daemon.terminate() == 0
