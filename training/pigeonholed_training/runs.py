@@ -28,7 +28,7 @@ METRICS = "metrics.json"
 REPORT = "report.html"
 BUNDLE = "bundle"
 CHECKPOINTS = "checkpoints"
-STATE = "checkpoints/state.json"
+TENSORBOARD = "tensorboard"
 _LOCK = ".lock"
 
 
