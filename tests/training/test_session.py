@@ -85,7 +85,7 @@ def test_the_run_folder_is_complete(trained: Trained) -> None:
     names = {path.name for path in trained.run.iterdir()}
     assert names == {
         *("settings.json", "train.log", "history.csv", "model.keras", "curves.png", "metrics.json", "report.html"),
-        *("bundle", "checkpoints", ".lock"),
+        *("bundle", "checkpoints", "tensorboard", ".lock"),
     }
     with open(trained.run / "history.csv", newline="") as stream:
         assert [row["epoch"] for row in csv.DictReader(stream)] == ["1", "2", "3"]
@@ -191,7 +191,7 @@ def test_a_damaged_checkpoint_is_told_with_the_way_out(trained: Trained, tmp_pat
     order = dataclasses.replace(trained.order, runs=tmp_path)
     with pytest.raises(KeyboardInterrupt):
         session.carry_out(order, Listener(fatal="epoch 1/3"))
-    (tmp_path / "tiny/checkpoints/epoch-0001.keras").write_bytes(b"damaged")
+    (tmp_path / "tiny/checkpoints/train-0001.npz").write_bytes(b"damaged")
     with pytest.raises(Misconfigured, match="--fresh"):
         session.carry_out(order, Listener())
 

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from pigeonholed_training.training import Epoch
+    from pigeonholed_training.fitting.plan import Epoch
 
 
 def draw(history: Sequence[Epoch], path: Path) -> None:

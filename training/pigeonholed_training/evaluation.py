@@ -45,13 +45,13 @@ def evaluate(
     one_hot = np.eye(len(labels))[targets]
     return {
         "n": len(targets),
-        "accuracy": _share(int(right.sum()), len(targets)),
+        "accuracy": share(int(right.sum()), len(targets)),
         "macro_f1": round(float(np.mean([one["f1"] for one in classes])), 6),
         "classes": classes,
         "confusion": confusion.tolist(),
         "nll": round(float(-np.log(true_p).mean()), 6),
         "brier": round(float(((probabilities - one_hot) ** 2).sum(axis=1).mean()), 6),
-        "sorted": _share(int((right & passes).sum()), int(passes.sum())),
+        "sorted": share(int((right & passes).sum()), int(passes.sum())),
         "unsure_share": round(float(1.0 - passes.mean()), 6),
     }
 
@@ -68,7 +68,8 @@ def _class(label: str, confusion: npt.NDArray[np.int_], index: int) -> dict[str,
     }
 
 
-def _share(hits: int, n: int) -> dict[str, Any]:
+def share(hits: int, n: int) -> dict[str, Any]:
+    """A share with its 95 % Wilson interval, as plain values for JSON; `value` is None for none of none."""
     low, high = wilson(hits, n)
     return {
         "value": round(hits / n, 6) if n else None,

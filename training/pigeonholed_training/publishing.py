@@ -18,10 +18,11 @@ from pigeonholed.bundle import BundleError, Calibration, Input, Manifest, Thresh
 from pigeonholed.classifying import export, load_classifier, selftest
 from pigeonholed.store import ModelStore
 from pigeonholed_training.calibration import as_logits, fit_temperature, negative_log_likelihood, softmax
+from pigeonholed_training.data.splitting import Part
 from pigeonholed_training.errors import Misconfigured, TrainingError
-from pigeonholed_training.splitting import Part
+from pigeonholed_training.evaluation import share
+from pigeonholed_training.fitting.judging import logits_of
 from pigeonholed_training.thresholds import choose
-from pigeonholed_training.training import logits_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,10 +31,13 @@ if TYPE_CHECKING:
 
     from pigeonholed.bundle import Bundle
     from pigeonholed.classifying import Classifier
-    from pigeonholed_training.training import Job
+    from pigeonholed_training.data.dataset import Dataset
+    from pigeonholed_training.fitting.job import Job
 
 CHUNK = 64
 SELFTEST_PICTURES = 8
+COMPARED = 512  # pictures on which the two runtimes are compared
+LOOKED_AT = 5000  # pictures at most of those that were trained on, to say how well they are known
 TOLERANCE = 0.01  # the most that a served probability may differ from the Keras model's
 
 
@@ -46,6 +50,7 @@ class Proven:
         served: calibrated probabilities of the judged pictures, float [N, K].
         judged: indices of these pictures in the data set.
         nll_before: of the calibration pictures, with a temperature of 1.
+        other_parts: for training and validation pictures the share that is right, without augmentation.
         agreement: `largest_difference`, `same_best` and `n` against the Keras model.
     """
 
@@ -53,6 +58,7 @@ class Proven:
     served: npt.NDArray[np.float32]
     judged: npt.NDArray[np.intp]
     nll_before: float
+    other_parts: dict[str, Any]
     agreement: dict[str, Any]
 
 
@@ -73,6 +79,7 @@ def assemble(staging: Path, name: str, job: Job, model: Any, target: float) -> P
         TrainingError: the exported network disagrees with the Keras model, or the bundle does not load.
         OSError: `staging` cannot be written.
     """
+    dataset, targets = job.dataset, job.dataset.targets
     held = job.indices(Part.CALIBRATION)
     judged = job.indices(Part.TEST) if len(job.indices(Part.TEST)) else held
     draft = _draft(name, job, target)
@@ -81,25 +88,28 @@ def assemble(staging: Path, name: str, job: Job, model: Any, target: float) -> P
         classifier = export.load_unsealed(staging, draft, "openvino", max_batch_size=CHUNK)
     except BundleError as fault:
         raise TrainingError(f"The network cannot be exported: {fault}") from fault
-    logits = as_logits(predict(classifier, job.dataset.pixels[held]))
+    logits = as_logits(predict(classifier, dataset, held))
     calibration = Calibration(
         method="temperature",
-        temperature=fit_temperature(logits, job.dataset.targets[held]),
+        temperature=fit_temperature(logits, targets[held]),
         n=len(held),
         runtime=classifier.runtime,
         precision=classifier.precision,
     )
     probabilities = bundles.calibrate(logits.astype(np.float32), "logits", calibration.temperature)
-    thresholds = choose(job.dataset.labels, probabilities, job.dataset.targets[held], target)
+    thresholds = choose(dataset.labels, probabilities, targets[held], target)
     manifest = draft.model_copy(update={"calibration": calibration, "thresholds": thresholds})
-    chosen = _selftest_rows(job.dataset.targets[held])
-    selftest.write(staging / bundles.SELFTEST, job.dataset.pixels[held[chosen]], probabilities[chosen])
+    chosen = _selftest_rows(targets[held])
+    selftest.write(staging / bundles.SELFTEST, dataset.read(held[chosen]), probabilities[chosen])
     (staging / bundles.MANIFEST).write_bytes(manifest.to_json())
     with serving(staging) as classifier:
-        served = predict(classifier, job.dataset.pixels[judged])
-    expected = softmax(logits_of(model, job.dataset.pixels[judged]), calibration.temperature)
-    nll_before = negative_log_likelihood(logits, job.dataset.targets[held])
-    return Proven(manifest, served, judged, nll_before, _agreement(served, expected))
+        served = predict(classifier, dataset, judged)
+        other_parts = _other_parts(classifier, job)
+    compared = slice(0, COMPARED)
+    expected = softmax(logits_of(model, dataset.chunks(judged[compared], CHUNK)), calibration.temperature)
+    agreement = _agreement(served[compared], expected)
+    nll_before = negative_log_likelihood(logits, targets[held])
+    return Proven(manifest, served, judged, nll_before, other_parts, agreement)
 
 
 @contextlib.contextmanager
@@ -118,10 +128,9 @@ def serving(staging: Path) -> Iterator[Classifier]:
         yield classifier
 
 
-def predict(classifier: Classifier, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-    """Calibrated probabilities, float32 [N, K], of any number of pictures, N at least 1."""
-    rows = [classifier.predict(pixels[start : start + CHUNK]) for start in range(0, len(pixels), CHUNK)]
-    return np.concatenate(rows)
+def predict(classifier: Classifier, dataset: Dataset, indices: npt.NDArray[np.intp]) -> npt.NDArray[np.float32]:
+    """Calibrated probabilities, float32 [N, K], of the pictures at `indices`, at least one; never all in memory."""
+    return np.concatenate([classifier.predict(pixels) for pixels in dataset.chunks(indices, CHUNK)])
 
 
 def publish(staging: Path, name: str, models: Path) -> Bundle:
@@ -152,6 +161,7 @@ def _draft(name: str, job: Job, target: float) -> Manifest:
         name=name,
         labels=labels,
         input=Input(height=recipe.height, width=recipe.width, fit=recipe.fit),
+        # Of a sigmoid unit too, its logit: beyond 17 a float32 probability is 1, and no temperature could undo that.
         output="logits",
         thresholds=tuple(Threshold(label=label, value=0.0, method="best-f1", n=0) for label in labels),
         precision_target=target,
@@ -171,6 +181,18 @@ def _write_networks(staging: Path, job: Job, model: Any) -> None:
     (staging / bundles.LABELS).write_bytes(bundles.labels_text(job.dataset.labels))
     (staging / bundles.METRICS).write_text("{}\n")
     (staging / bundles.REPORT).write_text("<!doctype html>\n")
+
+
+def _other_parts(classifier: Classifier, job: Job) -> dict[str, Any]:
+    """How well the pictures are known that were learnt from, beside those that only chose the epoch."""
+    found = {}
+    for part in (Part.TRAIN, Part.VALIDATION):
+        indices = job.indices(part)
+        if part is Part.TRAIN and len(indices) > LOOKED_AT:
+            indices = np.sort(np.random.default_rng(job.seed).choice(indices, LOOKED_AT, replace=False))
+        right = predict(classifier, job.dataset, indices).argmax(axis=1) == job.dataset.targets[indices]
+        found[part.name.lower()] = share(int(right.sum()), len(indices))
+    return found
 
 
 def _selftest_rows(targets: npt.NDArray[np.int32]) -> npt.NDArray[np.intp]:

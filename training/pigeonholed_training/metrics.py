@@ -1,0 +1,103 @@
+"""The content of `metrics.json`: what was trained on what, and how well it does."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pigeonholed_training.data.splitting import Part
+from pigeonholed_training.evaluation import evaluate
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pigeonholed_training.fitting.job import Job
+    from pigeonholed_training.fitting.plan import Epoch
+    from pigeonholed_training.publishing import Proven
+
+
+def collect(name: str, precision: float, job: Job, proven: Proven, history: Sequence[Epoch]) -> dict[str, Any]:
+    """Plain values for JSON.
+
+    Args:
+        name: of the model.
+        precision: that thresholds shall promise.
+        job: what was trained.
+        proven: what was measured through the runtime that serves.
+        history: every epoch.
+    """
+    pictures, manifest = job.dataset, proven.manifest
+    part = Part(int(job.parts[proven.judged[0]]))
+    held = evaluate(pictures.labels, proven.served, pictures.targets[proven.judged], manifest.thresholds)
+    return {
+        "name": name,
+        "recipe": job.recipe.name,
+        "settings": job.recipe.as_dict(),
+        "seed": job.seed,
+        "created_at": manifest.created_at,
+        "data_fingerprint": pictures.fingerprint,
+        "labels": list(pictures.labels),
+        "counts": _counts(job),
+        "warnings": warnings_about(job),
+        "bad": [asdict(bad) for bad in pictures.bad],
+        "history": [asdict(epoch) for epoch in history],
+        "held_out": held | {"part": part.name.lower(), "note": _note(part)},
+        "other_parts": proven.other_parts,
+        "calibration": manifest.calibration.model_dump() | {"nll_before": round(proven.nll_before, 6)},
+        "precision_target": precision,
+        "thresholds": [threshold.model_dump() for threshold in manifest.thresholds],
+        "agreement": proven.agreement,
+        "versions": manifest.versions,
+    }
+
+
+def warnings_about(job: Job) -> list[str]:
+    """What a reader of the numbers should know about the pictures, in plain words."""
+    pictures, found = job.dataset, []
+    if pictures.contradictions:
+        found.append(
+            f"{len(pictures.contradictions)} pictures are in more than one class, byte for byte; "
+            f"no model can get those right (first: {pictures.contradictions[0]!a})."
+        )
+    if pictures.copies:
+        found.append(f"{len(pictures.copies)} pictures are copies of others in their class and count once.")
+    alike = len(pictures.groups) - len(np.unique(pictures.groups))
+    if alike:
+        found.append(
+            f"{alike} pictures look almost like another one; those that look alike are kept in the same part of the "
+            "split, so that none is judged by a picture that was learnt."
+        )
+    left_out = int((job.parts == Part.NONE).sum())
+    if left_out:
+        found.append(
+            f"{left_out} pictures meant for training are left out: they look almost like pictures that you set aside "
+            "for judging."
+        )
+    if pictures.bad:
+        found.append(f"{len(pictures.bad)} files could not be used.")
+    sizes = np.bincount(pictures.targets, minlength=len(pictures.labels))
+    if sizes.max() >= 5 * sizes.min():
+        small, large = pictures.labels[int(sizes.argmin())], pictures.labels[int(sizes.argmax())]
+        found.append(f"The classes are uneven: {sizes.min()} of {small!a} and {sizes.max()} of {large!a}.")
+    return found
+
+
+def _counts(job: Job) -> dict[str, dict[str, int]]:
+    """Pictures of each class in each part."""
+    targets = job.dataset.targets
+    parts = [part for part in Part if part is not Part.NONE and (job.parts == part).any()]
+    return {
+        label: {part.name.lower(): int((targets[job.indices(part)] == index).sum()) for part in parts}
+        for index, label in enumerate(job.dataset.labels)
+    }
+
+
+def _note(part: Part) -> str:
+    if part is Part.TEST:
+        return "They served nothing else."
+    return (
+        "Temperature and thresholds were fitted on these same pictures: that cannot change which class is best, but "
+        "the shares after thresholds are a little kind."
+    )
