@@ -6,7 +6,7 @@ STAMP := .venv/.installed
 ARGS ?=
 KILLS ?= 1000
 
-.PHONY: help install install-ray demo test lint bench soak
+.PHONY: help install install-ray demo test lint bench accuracy soak
 .DELETE_ON_ERROR:
 
 help: ## this list
@@ -32,6 +32,9 @@ bench: $(STAMP) ## every benchmark: ours and the alternatives on the same work
 		if [ -e "$$benchmark" ]; then echo "== $$benchmark"; $(BIN)/python "$$benchmark" $(ARGS); \
 		else echo "no benchmark yet: benchmarks/ has no bench_*.py"; fi; \
 	done
+
+accuracy: $(STAMP) ## the recipes on real pictures, for hours: ARGS='--work DIR --only SET-RECIPE'
+	$(BIN)/python benchmarks/accuracy.py $(ARGS)
 
 soak: $(STAMP) ## the crash tests for as long as you like: KILLS=1000
 	PIGEONHOLED_TEST_KILLS=$(KILLS) $(BIN)/python -m pytest tests/crash $(ARGS)

@@ -94,6 +94,13 @@ def test_an_unusable_data_set_leaves_no_run_folder(run, tmp_path: Path, data: st
     assert not (tmp_path / "runs").exists()
 
 
+def test_a_recipe_for_two_classes_names_its_twin_for_more(run, tmp_path: Path) -> None:
+    make_data_set(tmp_path / "data", 4)
+    said = run("train", "data", "--recipe", "binary-256", "--name", "x", "--set", "height=64", "--set", "width=64")
+    assert_one_clear_error(said, 2, "tells two classes apart", "has 3", "binary-256-softmax")
+    assert not (tmp_path / "runs/x").exists()
+
+
 def test_an_unwritable_run_folder_is_told(run, tmp_path: Path) -> None:
     make_data_set(tmp_path / "data", 4)
     (tmp_path / "runs").write_bytes(b"a file")

@@ -73,6 +73,7 @@ def test_every_command_has_help(run, command: tuple[str, ...]) -> None:
     said = run(*command, "--help")
     assert said.code == 0
     assert "Usage: pigeonholed-train dataset" in said.out
+    assert "\\b" not in said.out
 
 
 # ---- check

@@ -161,6 +161,12 @@ def test_an_interrupted_training_goes_on_to_the_same_end(trained: Trained, tmp_p
         assert np.array_equal(resumed, straight)
 
 
+def test_a_rehearsal_says_what_would_be_done_and_makes_no_run_folder(trained: Trained, tmp_path: Path) -> None:
+    said = session.rehearse(dataclasses.replace(trained.order, runs=tmp_path), Listener())
+    assert re.search(r"train: [\d,]+ weights, .* 67 pictures in 5 steps of 16; 3 epochs, about .* in all", said), said
+    assert not (tmp_path / "tiny").exists()
+
+
 def test_another_seed_is_another_model(trained: Trained, tmp_path: Path) -> None:
     order = dataclasses.replace(trained.order, runs=tmp_path, seed=1)
     assert without_times(session.carry_out(order, Listener())["history"]) != without_times(trained.metrics["history"])

@@ -27,7 +27,7 @@ def main() -> None:
         click.echo(f"Error: {fault}", err=True)
         sys.exit(fault.exit_code)
     except (click.Abort, KeyboardInterrupt):
-        click.echo("Interrupted; the same command goes on after the last finished epoch.", err=True)
+        click.echo("Interrupted; the same command takes it up again.", err=True)
         sys.exit(1)
     except BrokenPipeError:
         # Whoever read our output has gone; Python would complain when it closes standard output.

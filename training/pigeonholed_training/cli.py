@@ -32,7 +32,7 @@ class Commands(click.Group):
 @click.version_option(package_name="pigeonholed")
 @click.pass_context
 def cli(context: click.Context) -> None:
-    r"""Make, judge and publish the models that pigeonholed serves.
+    """Make, judge and publish the models that pigeonholed serves.
 
     A data set is a folder of class folders: DATA/cat/*.jpg, DATA/dog/*.png. The names of the folders become the
     labels.
@@ -42,6 +42,6 @@ def cli(context: click.Context) -> None:
       pigeonholed-train recipes
       pigeonholed-train train photos/ --recipe small --name animals --publish
       pigeonholed-train predict new/ --model animals
-    """
+    """  # noqa: D301 (click wants the control character)
     if context.invoked_subcommand is None:
         click.echo(context.get_help())

@@ -36,7 +36,7 @@ def dataset() -> None:
 @click.option("--move-bad", type=FOLDER, metavar="DIR", help="Move the bad files there; nothing is deleted.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, metavar="S", help="Choice of --grid.")
 def check(data: Path, as_json: bool, grid: Path | None, move_bad: Path | None, seed: int) -> None:
-    r"""Say whether DATA is fit for training, and what is wrong with it.
+    """Say whether DATA is fit for training, and what is wrong with it.
 
     Found are damaged and empty files, files that are no pictures, wrong names, tiny pictures, the same or nearly the
     same picture twice, in two classes or in two parts of a split, and classes that are small or very different in size.
@@ -50,7 +50,7 @@ def check(data: Path, as_json: bool, grid: Path | None, move_bad: Path | None, s
     \b
       pigeonholed-train dataset check photos/ --grid photos.png
       pigeonholed-train dataset check photos/ --move-bad photos-bad/
-    """
+    """  # noqa: D301 (click wants the character itself)
     from pigeonholed import imaging
     from pigeonholed_training.backend import require_train_extra
     from pigeonholed_training.data import checking, setting_aside, sheet, sources
@@ -142,7 +142,7 @@ def _say_move_back(move: Move) -> None:
 @click.option("--copy/--link", "copy", default=True, show_default=True, help="Copies, or hard links that take no room.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, metavar="S", help="Another split.")
 def split(data: Path, out: Path, test: float, validation: float, copy: bool, seed: int) -> None:
-    r"""Split DATA into OUT: a new folder with train/, test/ and perhaps validation/, or a new list OUT.csv.
+    """Split DATA into OUT: a new folder with train/, test/ and perhaps validation/, or a new list OUT.csv.
 
     Every class is split by the same shares, chosen by content: a picture stays where it is when others are added, and
     pictures that are the same or nearly the same are never torn apart. A split that DATA has already stands; only what
@@ -151,7 +151,7 @@ def split(data: Path, out: Path, test: float, validation: float, copy: bool, see
     \b
       pigeonholed-train dataset split photos/ photos-split/ --test 0.2
       pigeonholed-train dataset split photos/ photos.csv --test 0.1 --validation 0.1
-    """
+    """  # noqa: D301 (click wants the character itself)
     from pigeonholed import imaging
     from pigeonholed_training.data import dividing
     from pigeonholed_training.data.splitting import Part

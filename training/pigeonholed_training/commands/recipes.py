@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 @click.argument("name", required=False)
 @click.option("--json", "as_json", is_flag=True, help="One object a recipe, with all settings.")
 def recipes(name: str | None, as_json: bool) -> None:
-    r"""List the recipes, or show the one called NAME as a file that you can save and edit.
+    """List the recipes, or show the one called NAME as a file that you can save and edit.
 
     \b
       pigeonholed-train recipes
@@ -30,7 +30,7 @@ def recipes(name: str | None, as_json: bool) -> None:
     The layers of a network of kind stack are words such as "conv 32 same bn", "sep-conv 64", "max-pool", "avg-pool 3",
     "batch-norm", "dropout 0.25", "flatten", "global-pool" and "dense 256". After conv, sep-conv and pools may stand
     "kernel 5", "stride 2" and "same"; after conv, sep-conv and dense "bn" and an activation such as "gelu".
-    """
+    """  # noqa: D301 (click wants the control character)
     from pigeonholed_training.recipes import all_recipes, find
 
     if name is not None:

@@ -59,7 +59,7 @@ def train(
     cache: Path | None,
     models: Path | None,
 ) -> None:
-    r"""Train a model on DATA.
+    """Train a model on DATA.
 
     DATA is a folder of class folders, a folder with train/, val/ and test/ that hold class folders, or a CSV file with
     the columns path, label and, if you like, split.
@@ -72,7 +72,7 @@ def train(
     \b
       pigeonholed-train train photos/ --recipe small --name cats-dogs --time 30m --publish
       pigeonholed-train train photos/ --recipe probe --name cats-dogs --weights mobilenet_v2.h5
-    """
+    """  # noqa: D301 (click wants the control character)
     from pigeonholed_training import recipes, session
     from pigeonholed_training.progress import Narrator
 

@@ -35,7 +35,7 @@ _BITS_APART: Final = 16  # of 64; more than near-duplicates differ in
 _NEIGHBOURS: Final = 16  # compared with each picture in each table; bounds time and memory where all is alike
 _FLAT: Final = 1.5  # grey levels: RMS gradient below which there is nothing to see
 _FRAME: Final = 2  # pixels of a thumbnail at its edge that must not decide alone: many a picture has a frame
-_CHUNK: Final = 1 << 14  # pairs compared at a time
+_CHUNK: Final = 1 << 12  # pairs compared at a time
 _CLOSER: Final = 1.1  # a picture of which 5 % was cut off at each side
 
 
