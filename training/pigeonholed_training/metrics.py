@@ -11,11 +11,13 @@ from pigeonholed_training.data.splitting import Part
 from pigeonholed_training.evaluation import evaluate
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from pigeonholed_training.fitting.job import Job
     from pigeonholed_training.fitting.plan import Epoch
     from pigeonholed_training.publishing import Proven
+
+_GAP = 0.03  # between training pictures and the upper bound of the others, from which on it is worth a warning
 
 
 def collect(name: str, precision: float, job: Job, proven: Proven, history: Sequence[Epoch]) -> dict[str, Any]:
@@ -40,7 +42,7 @@ def collect(name: str, precision: float, job: Job, proven: Proven, history: Sequ
         "data_fingerprint": pictures.fingerprint,
         "labels": list(pictures.labels),
         "counts": _counts(job),
-        "warnings": warnings_about(job),
+        "warnings": [*warnings_about(job), *_learnt_by_heart(proven.other_parts["train"]["value"], held)],
         "bad": [asdict(bad) for bad in pictures.bad],
         "history": [asdict(epoch) for epoch in history],
         "held_out": held | {"part": part.name.lower(), "note": _note(part)},
@@ -82,6 +84,18 @@ def warnings_about(job: Job) -> list[str]:
         small, large = pictures.labels[int(sizes.argmin())], pictures.labels[int(sizes.argmax())]
         found.append(f"The classes are uneven: {sizes.min()} of {small!a} and {sizes.max()} of {large!a}.")
     return found
+
+
+def _learnt_by_heart(known: float, held: Mapping[str, Any]) -> list[str]:
+    """What to say where training pictures are known far better than those that judge."""
+    accuracy = held["accuracy"]
+    if accuracy["upper"] > known - _GAP:
+        return []
+    return [
+        f"The pictures that were learnt from are known far better ({100 * known:.1f} % right) than others "
+        f"({100 * accuracy['value']:.1f} %): part of what was learnt is those very pictures. More pictures, or more "
+        "augmentation, would help; so would a recipe that starts from weights."
+    ]
 
 
 def _counts(job: Job) -> dict[str, dict[str, int]]:

@@ -38,6 +38,8 @@ def render(metrics: Mapping[str, Any], curves_png: bytes) -> str:
         "<h2>Pictures</h2>",
         _counts(metrics["counts"]),
         f"<small>data fingerprint {escape(str(metrics['data_fingerprint'])[:16])}</small>",
+        "<h2>How much is right</h2>",
+        _parts(metrics["held_out"], metrics["other_parts"]),
         "<h2>Loss and accuracy</h2>",
         f'<img alt="curves of loss and accuracy" src="data:image/png;base64,{base64.b64encode(curves_png).decode()}">',
         "<h2>Each class</h2>",
@@ -85,6 +87,17 @@ def _counts(counts: Mapping[str, Mapping[str, int]]) -> str:
     return _table(
         ["class", *words], [[_text(label), *(str(row[word]) for word in words)] for label, row in counts.items()]
     )
+
+
+def _parts(held: Mapping[str, Any], others: Mapping[str, Mapping[str, Any]]) -> str:
+    """The part that judges beside those that cannot, because they were learnt from or chose the epoch."""
+    shares = {f"{held['part']}: judges": held["accuracy"], "validation: chose the epoch": others["validation"]}
+    shares["training: was learnt from"] = others["train"]
+    rows = [
+        [_text(what), str(one["n"]), f"{percent(one['value'])} ({percent(one['lower'])} to {percent(one['upper'])})"]
+        for what, one in shares.items()
+    ]
+    return _table(["part", "pictures", "right (95 % interval)"], rows)
 
 
 def _classes(classes: Sequence[Mapping[str, Any]]) -> str:
