@@ -151,3 +151,11 @@ def test_where_nothing_is_given_it_is_as_without() -> None:
     targets = [0, 1] * 50
     plain = split(digests(100), targets, SHARES, 0)
     assert np.array_equal(plain, split(digests(100), targets, SHARES, 0, given=[Part.NONE] * 100))
+
+
+def test_large_groups_are_not_drawn_into_a_part() -> None:
+    groups = np.arange(20_000) // 20
+    digests = [hashlib.sha256(f"{number}".encode()).hexdigest() for number in range(len(groups))]
+    parts = split(digests, [0] * len(groups), Shares(0.1, 0.1, 0.1), 0, groups=groups)
+    for part in (Part.VALIDATION, Part.CALIBRATION, Part.TEST):
+        assert 0.07 < (parts == part).mean() < 0.13  # three standard deviations of 1,000 groups

@@ -102,8 +102,7 @@ def allot(
     _, group_of = np.unique(np.asarray(digests if groups is None else groups), return_inverse=True)
     fixed = np.full(len(digests), Part.NONE, np.int8) if given is None else np.asarray(given, np.int8)
     held = fixed > Part.TRAIN
-    positions = np.ones(group_of.max(initial=-1) + 1)
-    np.minimum.at(positions, group_of, [_position(digest, seed) for digest in digests])
+    positions = _positions(digests, group_of, seed)
     intervals = _intervals(fractions, without=frozenset(fixed[held].tolist()))
     assigned = np.full(len(positions), Part.TRAIN, np.int8)
     for part, (low, high) in intervals.items():
@@ -113,6 +112,17 @@ def allot(
         members = np.unique(group_of[np.asarray(targets) == target])
         _fill_empty_parts(members[assigned[members] != Part.NONE], assigned, positions, intervals)
     return np.where(held, fixed, assigned[group_of])
+
+
+def _positions(digests: Sequence[str], group_of: npt.NDArray[np.intp], seed: str) -> npt.NDArray[np.float64]:
+    """Where each group lies in [0, 1): that of its smallest digest.
+
+    Not the lowest position of its members, which would draw large groups into the parts that begin at 0.
+    """
+    names, rank = np.unique(np.asarray(digests, np.str_), return_inverse=True)
+    speaks = np.full(group_of.max(initial=-1) + 1, len(names))
+    np.minimum.at(speaks, group_of, rank)
+    return np.array([_position(str(names[index]), seed) for index in speaks])
 
 
 def _position(digest: str, seed: str) -> float:
