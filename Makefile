@@ -19,8 +19,8 @@ install-ray: .venv/.installed-ray ## Ray as well, for [engine] kind = "ray"
 demo: $(STAMP) ## the main job on real pictures: trains, serves, sorts; look at demo/ afterwards
 	$(BIN)/pigeonholed demo $(ARGS)
 
-test: $(STAMP) ## all tests; ARGS='-k name' for some
-	$(BIN)/python -m pytest $(ARGS)
+test: $(STAMP) ## all tests, two files at a time; ARGS='-k name' for some
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 lint: $(STAMP) ## style and types
 	$(BIN)/ruff check .

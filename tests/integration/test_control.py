@@ -160,7 +160,7 @@ def test_an_exit_code_of_another_kind_arrives_as_it_is(make: Make) -> None:
     assert UserError.exit_code == 1
 
 
-@pytest.mark.parametrize("result", [object(), float("nan"), {1, 2}], ids=repr)
+@pytest.mark.parametrize("result", [object(), float("nan"), {1, 2}], ids=["object", "nan", "set"])
 def test_a_result_that_json_cannot_hold_is_a_fault_that_is_told(make: Make, result: object) -> None:
     path = make(lambda request, arguments: result)
     with capture_logs() as logs, pytest.raises(UserError, match="failed at 'status'"):
