@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pigeonholed_training.calibration import as_logits, fit_temperature, negative_log_likelihood, softmax
+from pigeonholed_training.evaluation.calibration import as_logits, fit_temperature, negative_log_likelihood, softmax
 
 
 def sampled(count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

@@ -7,8 +7,8 @@ import numpy.typing as npt
 import pytest
 from scipy import stats
 
-from pigeonholed_training.intervals import clopper_pearson_lower, upper_tail, wilson
-from pigeonholed_training.thresholds import ERROR, best_f1, certify, choose
+from pigeonholed_training.evaluation.intervals import clopper_pearson_lower, upper_tail, wilson
+from pigeonholed_training.evaluation.thresholds import ERROR, best_f1, certify, choose
 
 
 def table(count: int, wrong: list[int], classes: int = 2) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int32]]:

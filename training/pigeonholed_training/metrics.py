@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pigeonholed_training.data.splitting import Part
-from pigeonholed_training.evaluation import evaluate
+from pigeonholed_training.evaluation.figures import evaluate
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

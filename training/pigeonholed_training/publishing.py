@@ -17,12 +17,12 @@ from pigeonholed import bundle as bundles
 from pigeonholed.bundle import BundleError, Calibration, Input, Manifest, Threshold
 from pigeonholed.classifying import export, load_classifier, selftest
 from pigeonholed.store import ModelStore
-from pigeonholed_training.calibration import as_logits, fit_temperature, negative_log_likelihood, softmax
 from pigeonholed_training.data.splitting import Part
 from pigeonholed_training.errors import Misconfigured, TrainingError
-from pigeonholed_training.evaluation import share
+from pigeonholed_training.evaluation.calibration import as_logits, fit_temperature, negative_log_likelihood, softmax
+from pigeonholed_training.evaluation.figures import share
+from pigeonholed_training.evaluation.thresholds import choose
 from pigeonholed_training.fitting.judging import logits_of
-from pigeonholed_training.thresholds import choose
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

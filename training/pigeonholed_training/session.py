@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pigeonholed import bundle as bundles
 from pigeonholed import imaging
 from pigeonholed.classifying.keras import import_keras
-from pigeonholed_training import curves, metrics, publishing, report, runs
+from pigeonholed_training import metrics, publishing, runs
 from pigeonholed_training.backend import quiet_libraries, require_train_extra
 from pigeonholed_training.data import dataset
 from pigeonholed_training.data.cache import place
@@ -21,6 +21,8 @@ from pigeonholed_training.fitting import course
 from pigeonholed_training.fitting.job import Job
 from pigeonholed_training.networks.weights import Weights, resolve
 from pigeonholed_training.recipes.recipe import Transfer
+from pigeonholed_training.reporting import curves
+from pigeonholed_training.reporting import page as report
 from pigeonholed_training.runs import RunFolder
 
 if TYPE_CHECKING:

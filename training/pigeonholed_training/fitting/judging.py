@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pigeonholed_training.calibration import negative_log_likelihood
+from pigeonholed_training.evaluation.calibration import negative_log_likelihood
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

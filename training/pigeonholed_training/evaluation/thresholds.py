@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from pigeonholed.bundle import Threshold
-from pigeonholed_training.intervals import upper_tail
+from pigeonholed_training.evaluation.intervals import upper_tail
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pigeonholed_training.intervals import wilson
+from pigeonholed_training.evaluation.intervals import wilson
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
