@@ -6,7 +6,7 @@ STAMP := .venv/.installed
 ARGS ?=
 KILLS ?= 1000
 
-.PHONY: help install install-ray demo test lint bench accuracy soak
+.PHONY: help install install-ray demo test lint bench accuracy trust soak
 .DELETE_ON_ERROR:
 
 help: ## this list
@@ -35,6 +35,9 @@ bench: $(STAMP) ## every benchmark: ours and the alternatives on the same work
 
 accuracy: $(STAMP) ## the recipes on real pictures, for hours: ARGS='--work DIR --only SET-RECIPE'
 	$(BIN)/python benchmarks/accuracy.py $(ARGS)
+
+trust: $(STAMP) ## whether confidences and thresholds keep what they promise: ARGS='--work DIR --only SET-RECIPE'
+	$(BIN)/python benchmarks/trust.py $(ARGS)
 
 soak: $(STAMP) ## the crash tests for as long as you like: KILLS=1000
 	PIGEONHOLED_TEST_KILLS=$(KILLS) $(BIN)/python -m pytest tests/crash $(ARGS)

@@ -37,10 +37,13 @@ EXPECTED = "selftest/expected.json"
 OPENVINO_FOLDER = "export/openvino"
 OPENVINO_MODEL = "export/openvino/model.xml"
 OPENVINO_WEIGHTS = "export/openvino/model.bin"
-REQUIRED = (MANIFEST, KERAS_MODEL, LABELS, METRICS, REPORT, EXPECTED, OPENVINO_MODEL, OPENVINO_WEIGHTS)
-"""What every version holds beside its seal; further listed files are tolerated, so that later versions may add some."""
+REQUIRED = (MANIFEST, LABELS, METRICS, REPORT, EXPECTED, OPENVINO_MODEL, OPENVINO_WEIGHTS)
+"""What every version holds beside its seal, and `KERAS_MODEL` unless its manifest says that it has no layers; further
+listed files are tolerated, so that later versions may add some."""
 
 Output = Literal["softmax", "sigmoid", "logits"]
+Form = Literal["keras", "openvino"]
+"""`keras`: layers in `model.keras`, and their OpenVINO export. `openvino`: that alone, of a graph without layers."""
 
 
 class BundleError(Exception):
@@ -95,6 +98,7 @@ class Manifest(_Frozen):
     schema_version: int = SCHEMA_VERSION
     name: str
     labels: tuple[str, ...]
+    network: Form = "keras"
     input: Input
     output: Output
     calibration: Calibration = Calibration()
@@ -206,6 +210,8 @@ def inspect(path: Path) -> Bundle:
         if name not in files:
             raise sealing.SealError(f"{name} is missing")
     manifest = _parse(sealing.read(path, MANIFEST, expected=files[MANIFEST], limit=sealing.MAX_TEXT_BYTES))
+    if manifest.network == "keras" and KERAS_MODEL not in files:
+        raise sealing.SealError(f"{KERAS_MODEL} is missing")
     listed = sealing.read(path, LABELS, expected=files[LABELS], limit=sealing.MAX_TEXT_BYTES)
     if listed != labels_text(manifest.labels):
         raise sealing.SealError(f"{LABELS} and {MANIFEST} name different labels")

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 CURRENT = "CURRENT"
 _STAGING = ".staging-"
 _LOCK = ".lock"
+_PREVIOUS = ".CURRENT.previous"
 
 
 class ModelStore:
@@ -104,13 +105,14 @@ class ModelStore:
         Raises:
             BundleError: the name cannot be a folder, `staging` is no valid bundle, or the store cannot be written.
         """
-        folder = self._folder(name)
+        folder, is_first = self._folder(name), not self.root.is_dir()
         try:
-            _make_folder(self.root)
-            _make_folder(folder)
             with _locked(folder):
                 return self._publish_locked(name, folder, staging)
         except (OSError, shutil.Error, sealing.SealError) as fault:
+            for empty in (folder, self.root) if is_first else (folder,):
+                with contextlib.suppress(OSError):  # of a model or a store that never came to be, nothing stays
+                    os.rmdir(empty)
             raise BundleError(f"Cannot publish {staging} as {name} in {self.root}: {_said(fault)}.") from fault
 
     def use(self, name: str, version: int) -> None:
@@ -129,9 +131,11 @@ class ModelStore:
 
     def _publish_locked(self, name: str, folder: Path, staging: Path) -> Bundle:
         """`publish` once no other process can take the same number."""
-        for left in os.listdir(folder):
-            if left.startswith(_STAGING):  # its publisher was killed: a living one would hold the lock
+        for left in os.listdir(folder):  # by a publisher that was killed: a living one would hold the lock
+            if left.startswith(_STAGING):
                 shutil.rmtree(folder / left)
+            elif left == _PREVIOUS:
+                os.unlink(folder / left)
         private = folder / f"{_STAGING}{secrets.token_hex(6)}"
         try:
             shutil.copytree(
@@ -145,12 +149,15 @@ class ModelStore:
             inspect(private)
             version = max(self._taken(name), default=0) + 1
             # A version folder is never empty, and Linux renames a folder only onto an empty one: no overwriting.
+            _keep(folder / CURRENT, folder / _PREVIOUS)
             os.rename(private, folder / str(version))
         except BaseException:
             shutil.rmtree(private, ignore_errors=True)
+            (folder / _PREVIOUS).unlink(missing_ok=True)
             raise
-        durable.sync(folder)
-        self.use(name, version)
+        with _taken_back(folder, version, private):
+            durable.sync(folder)
+            durable.write_file(folder / CURRENT, f"{version}\n".encode("ascii"))
         return Bundle.open(folder / str(version))
 
     def _folder(self, name: str) -> Path:
@@ -183,13 +190,67 @@ class ModelStore:
 
 @contextlib.contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Holds the right to publish into `folder`; waits for another publisher, and a killed one releases it."""
-    fd = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+    """Makes `folder` and holds the right to publish into it; waits for another publisher, and a killed one lets go.
+
+    Where publishing fails and the model has no version, the lock goes, so that the folder is as empty as it was.
+    """
+    fd = _lock(folder)
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
         yield
+    except BaseException:
+        with contextlib.suppress(OSError):
+            if os.listdir(folder) == [_LOCK]:
+                os.unlink(folder / _LOCK)  # whoever waits for it starts over
+        raise
     finally:
         os.close(fd)
+
+
+def _lock(folder: Path) -> int:
+    while True:
+        _make_folder(folder.parent)
+        _make_folder(folder)
+        try:
+            fd = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+        except FileNotFoundError:
+            continue  # another publisher failed, and took the empty folder with it
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            if os.fstat(fd).st_nlink:
+                return fd
+        except BaseException:
+            os.close(fd)
+            raise
+        os.close(fd)
+
+
+def _keep(path: Path, previous: Path) -> None:
+    """A second name for a file that is about to be replaced: putting it back needs no room on a disk that is full."""
+    try:
+        os.link(path, previous)
+    except FileNotFoundError:
+        pass  # the first version
+    except OSError:  # no hard links on this file system
+        shutil.copyfile(path, previous)
+
+
+@contextlib.contextmanager
+def _taken_back(folder: Path, version: int, private: Path) -> Iterator[None]:
+    """Where the body fails, `CURRENT` is what it was, and the version that was made visible is gone again."""
+    previous = folder / _PREVIOUS
+    try:
+        yield
+    except BaseException:
+        with contextlib.suppress(OSError):
+            if previous.exists():
+                os.rename(previous, folder / CURRENT)  # does nothing where both are still the same file
+            else:
+                (folder / CURRENT).unlink(missing_ok=True)
+            os.rename(folder / str(version), private)
+        shutil.rmtree(private, ignore_errors=True)
+        raise
+    finally:
+        previous.unlink(missing_ok=True)
 
 
 def _make_folder(path: Path) -> None:

@@ -43,3 +43,13 @@ def test_logits_of_probabilities_give_them_back_also_where_they_vanish() -> None
 def test_temperature_never_changes_which_class_is_best() -> None:
     logits, _ = sampled(500)
     assert np.array_equal(softmax(logits, 4.0).argmax(axis=1), logits.argmax(axis=1))
+
+
+def test_the_few_errors_of_a_good_network_do_not_make_it_cocksure() -> None:
+    # 200 pictures, one of them wrong by a hair: the likelihood alone would call everything else certain.
+    logits = np.tile(np.array([[4.0, 0.0, 0.0]]), (200, 1))
+    logits[0] = (0.05, 0.0, 0.0)
+    targets = np.zeros(200, np.int32)
+    targets[0] = 1
+    temperature = fit_temperature(logits, targets)
+    assert 0.5 < temperature < 0.8

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from pigeonholed.classifying.keras import import_keras
-from pigeonholed_training import publishing, session
+from pigeonholed_training import releasing, session
 from pigeonholed_training.networks.backbones import BACKBONES
 from pigeonholed_training.progress import Narrator
 from pigeonholed_training.recipes import Recipe, all_recipes, override
@@ -95,7 +95,7 @@ def test_a_recipe_learns_and_publishes(name: str, folder: Path) -> None:
     assert np.isfinite([epoch["validation_loss"] for epoch in metrics["history"]]).all()
     phases = {epoch["phase"] for epoch in metrics["history"]}
     assert phases == ({"head", *(["finetune"] if short.finetune.epochs else [])} if weighty(recipe) else {"train"})
-    publishing.publish(folder / "runs" / name / "bundle", name, folder / "models")
+    releasing.publish(folder / "runs" / name / "bundle", name, folder / "models")
     shutil.rmtree(folder / "runs" / name)
 
 

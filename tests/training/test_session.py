@@ -17,7 +17,7 @@ from pigeonholed.bundle import Bundle
 from pigeonholed.classifying import load_classifier
 from pigeonholed.classifying.keras import load_model
 from pigeonholed.store import ModelStore
-from pigeonholed_training import publishing, session
+from pigeonholed_training import publishing, releasing, session
 from pigeonholed_training.cli import cli
 from pigeonholed_training.errors import Misconfigured, TrainingError
 from pigeonholed_training.progress import Narrator
@@ -85,7 +85,7 @@ def test_the_run_folder_is_complete(trained: Trained) -> None:
     names = {path.name for path in trained.run.iterdir()}
     assert names == {
         *("settings.json", "train.log", "history.csv", "model.keras", "curves.png", "metrics.json", "report.html"),
-        *("bundle", "checkpoints", "tensorboard", ".lock"),
+        *("bundle", "checkpoints", "tensorboard", ".lock", "origin.json", "predictions.csv", "learnt.txt"),
     }
     with open(trained.run / "history.csv", newline="") as stream:
         assert [row["epoch"] for row in csv.DictReader(stream)] == ["1", "2", "3"]
@@ -110,7 +110,7 @@ def test_the_report_needs_nothing_else_and_escapes_what_users_name(trained: Trai
 
 
 def test_the_bundle_says_what_it_is(trained: Trained, tmp_path: Path) -> None:
-    bundle = publishing.publish(trained.run / "bundle", "tiny", tmp_path / "models")
+    bundle = releasing.publish(trained.run / "bundle", "tiny", tmp_path / "models")
     manifest = Bundle.open(bundle.path).manifest
     assert manifest.labels == ("blue", "green", "red")
     assert (manifest.input.height, manifest.output, manifest.recipe, manifest.seed) == (8, "logits", "digits", 0)
@@ -131,7 +131,7 @@ def test_too_few_pictures_for_a_promise_still_sort(trained: Trained) -> None:
 def test_both_runtimes_agree(trained: Trained, tmp_path: Path) -> None:
 
     assert trained.metrics["agreement"]["largest_difference"] < 0.001
-    bundle = publishing.publish(trained.run / "bundle", "tiny", tmp_path / "models")
+    bundle = releasing.publish(trained.run / "bundle", "tiny", tmp_path / "models")
     pixels = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 3), np.uint8)
     openvino, keras = (
         load_classifier(bundle, kind=kind, device="cpu").predict(pixels) for kind in ("openvino", "keras")

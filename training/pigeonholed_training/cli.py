@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import keyword
 from importlib import import_module
 
 import click
 
-COMMANDS = ("dataset", "recipes", "train", "predict", "publish")
+COMMANDS = ("dataset", "recipes", "train", "tune", "evaluate", "predict", "compare", "publish", "import")
 
 
 class Commands(click.Group):
@@ -20,7 +21,8 @@ class Commands(click.Group):
         """The command, or None."""
         if cmd_name not in COMMANDS:
             return None
-        command: click.Command = getattr(import_module(f"pigeonholed_training.commands.{cmd_name}"), cmd_name)
+        word = f"{cmd_name}_" if keyword.iskeyword(cmd_name) else cmd_name
+        command: click.Command = getattr(import_module(f"pigeonholed_training.commands.{word}"), word)
         return command
 
 

@@ -8,31 +8,37 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pigeonholed_training.data.splitting import Part
-from pigeonholed_training.evaluation.figures import evaluate
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from pigeonholed_training.evaluation.subject import Subject
     from pigeonholed_training.fitting.job import Job
     from pigeonholed_training.fitting.plan import Epoch
-    from pigeonholed_training.publishing import Proven
+    from pigeonholed_training.publishing import Assembled
 
 _GAP = 0.03  # between training pictures and the upper bound of the others, from which on it is worth a warning
 
 
-def collect(name: str, precision: float, job: Job, proven: Proven, history: Sequence[Epoch]) -> dict[str, Any]:
+def collect(
+    name: str,
+    precision: float,
+    job: Job,
+    made: Assembled,
+    history: Sequence[Epoch],
+    found: Mapping[str, Any],
+) -> dict[str, Any]:
     """Plain values for JSON.
 
     Args:
         name: of the model.
         precision: that thresholds shall promise.
         job: what was trained.
-        proven: what was measured through the runtime that serves.
+        made: the bundle.
         history: every epoch.
+        found: the sections of its assessment.
     """
-    pictures, manifest = job.dataset, proven.manifest
-    part = Part(int(job.parts[proven.judged[0]]))
-    held = evaluate(pictures.labels, proven.served, pictures.targets[proven.judged], manifest.thresholds)
+    pictures, manifest = job.dataset, made.manifest
     return {
         "name": name,
         "recipe": job.recipe.name,
@@ -42,16 +48,18 @@ def collect(name: str, precision: float, job: Job, proven: Proven, history: Sequ
         "data_fingerprint": pictures.fingerprint,
         "labels": list(pictures.labels),
         "counts": _counts(job),
-        "warnings": [*warnings_about(job), *_learnt_by_heart(proven.other_parts["train"]["value"], held)],
+        "warnings": [
+            *warnings_about(job),
+            *_learnt_by_heart(found["other_parts"]["train"]["value"], found["held_out"]),
+        ],
         "bad": [asdict(bad) for bad in pictures.bad],
         "history": [asdict(epoch) for epoch in history],
-        "held_out": held | {"part": part.name.lower(), "note": _note(part)},
-        "other_parts": proven.other_parts,
-        "calibration": manifest.calibration.model_dump() | {"nll_before": round(proven.nll_before, 6)},
+        "calibration": manifest.calibration.model_dump() | {"nll_before": round(made.nll_before, 6)},
         "precision_target": precision,
-        "thresholds": [threshold.model_dump() for threshold in manifest.thresholds],
-        "agreement": proven.agreement,
+        "agreement": made.agreement,
         "versions": manifest.versions,
+        "gates": [],
+        **found,
     }
 
 
@@ -98,6 +106,16 @@ def _learnt_by_heart(known: float, held: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def counts(subject: Subject, labels: Sequence[str]) -> dict[str, dict[str, int]]:
+    """Pictures of each class in each part, of those that judge a model."""
+    return {
+        label: {
+            part.name.lower(): int((subject.targets[indices] == index).sum()) for part, indices in subject.parts.items()
+        }
+        for index, label in enumerate(labels)
+    }
+
+
 def _counts(job: Job) -> dict[str, dict[str, int]]:
     """Pictures of each class in each part."""
     targets = job.dataset.targets
@@ -106,12 +124,3 @@ def _counts(job: Job) -> dict[str, dict[str, int]]:
         label: {part.name.lower(): int((targets[job.indices(part)] == index).sum()) for part in parts}
         for index, label in enumerate(job.dataset.labels)
     }
-
-
-def _note(part: Part) -> str:
-    if part is Part.TEST:
-        return "They served nothing else."
-    return (
-        "Temperature and thresholds were fitted on these same pictures: that cannot change which class is best, but "
-        "the shares after thresholds are a little kind."
-    )

@@ -18,9 +18,8 @@ from pigeonholed.bundle import BundleError, Calibration, Input, Manifest, Thresh
 from pigeonholed.classifying import export, load_classifier, selftest
 from pigeonholed.store import ModelStore
 from pigeonholed_training.data.splitting import Part
-from pigeonholed_training.errors import Misconfigured, TrainingError
+from pigeonholed_training.errors import TrainingError
 from pigeonholed_training.evaluation.calibration import as_logits, fit_temperature, negative_log_likelihood, softmax
-from pigeonholed_training.evaluation.figures import share
 from pigeonholed_training.evaluation.thresholds import choose
 from pigeonholed_training.fitting.judging import logits_of
 
@@ -29,7 +28,6 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from pigeonholed.bundle import Bundle
     from pigeonholed.classifying import Classifier
     from pigeonholed_training.data.dataset import Dataset
     from pigeonholed_training.fitting.job import Job
@@ -37,32 +35,25 @@ if TYPE_CHECKING:
 CHUNK = 64
 SELFTEST_PICTURES = 8
 COMPARED = 512  # pictures on which the two runtimes are compared
-LOOKED_AT = 5000  # pictures at most of those that were trained on, to say how well they are known
 TOLERANCE = 0.01  # the most that a served probability may differ from the Keras model's
 
 
 @dataclass(frozen=True)
-class Proven:
-    """A staged bundle and what was measured through the runtime that serves it.
+class Assembled:
+    """A staged bundle.
 
     Attributes:
         manifest: what its `bundle.json` says.
-        served: calibrated probabilities of the judged pictures, float [N, K].
-        judged: indices of these pictures in the data set.
         nll_before: of the calibration pictures, with a temperature of 1.
-        other_parts: for training and validation pictures the share that is right, without augmentation.
-        agreement: `largest_difference`, `same_best` and `n` against the Keras model.
+        agreement: `largest_difference`, `same_best` and `n` of what is served against the Keras model.
     """
 
     manifest: Manifest
-    served: npt.NDArray[np.float32]
-    judged: npt.NDArray[np.intp]
     nll_before: float
-    other_parts: dict[str, Any]
     agreement: dict[str, Any]
 
 
-def assemble(staging: Path, name: str, job: Job, model: Any, target: float) -> Proven:
+def assemble(staging: Path, name: str, job: Job, model: Any, target: float) -> Assembled:
     """Fills `staging` with a complete bundle, but for report and metrics, whose places are held by empty ones.
 
     Exports, fits temperature and thresholds on the calibration pictures through OpenVINO, then loads the result as
@@ -81,7 +72,6 @@ def assemble(staging: Path, name: str, job: Job, model: Any, target: float) -> P
     """
     dataset, targets = job.dataset, job.dataset.targets
     held = job.indices(Part.CALIBRATION)
-    judged = job.indices(Part.TEST) if len(job.indices(Part.TEST)) else held
     draft = _draft(name, job, target)
     try:
         _write_networks(staging, job, model)
@@ -102,14 +92,12 @@ def assemble(staging: Path, name: str, job: Job, model: Any, target: float) -> P
     chosen = _selftest_rows(targets[held])
     selftest.write(staging / bundles.SELFTEST, dataset.read(held[chosen]), probabilities[chosen])
     (staging / bundles.MANIFEST).write_bytes(manifest.to_json())
-    with serving(staging) as classifier:
-        served = predict(classifier, dataset, judged)
-        other_parts = _other_parts(classifier, job)
-    compared = slice(0, COMPARED)
-    expected = softmax(logits_of(model, dataset.chunks(judged[compared], CHUNK)), calibration.temperature)
-    agreement = _agreement(served[compared], expected)
-    nll_before = negative_log_likelihood(logits, targets[held])
-    return Proven(manifest, served, judged, nll_before, other_parts, agreement)
+    # Those of the self-test, and as many others as may be asked of the slower runtime.
+    compared = np.concatenate([held[chosen], np.delete(held, chosen)])[:COMPARED]
+    with serving(staging) as served:
+        answers = predict(served, dataset, compared)
+    expected = softmax(logits_of(model, dataset.chunks(compared, CHUNK)), calibration.temperature)
+    return Assembled(manifest, negative_log_likelihood(logits, targets[held]), _agreement(answers, expected))
 
 
 @contextlib.contextmanager
@@ -131,20 +119,6 @@ def serving(staging: Path) -> Iterator[Classifier]:
 def predict(classifier: Classifier, dataset: Dataset, indices: npt.NDArray[np.intp]) -> npt.NDArray[np.float32]:
     """Calibrated probabilities, float32 [N, K], of the pictures at `indices`, at least one; never all in memory."""
     return np.concatenate([classifier.predict(pixels) for pixels in dataset.chunks(indices, CHUNK)])
-
-
-def publish(staging: Path, name: str, models: Path) -> Bundle:
-    """Publishes a finished bundle into the store at `models` and makes it current.
-
-    Raises:
-        Misconfigured: it is not there or not complete, or the store cannot be written; the store is as it was.
-    """
-    if not staging.is_dir():
-        raise Misconfigured(f"Cannot publish {staging.parent}: it holds no finished training; train it first.")
-    try:
-        return ModelStore(models).publish(name, staging)
-    except BundleError as fault:
-        raise Misconfigured(str(fault)) from fault
 
 
 def versions() -> dict[str, str]:
@@ -181,18 +155,6 @@ def _write_networks(staging: Path, job: Job, model: Any) -> None:
     (staging / bundles.LABELS).write_bytes(bundles.labels_text(job.dataset.labels))
     (staging / bundles.METRICS).write_text("{}\n")
     (staging / bundles.REPORT).write_text("<!doctype html>\n")
-
-
-def _other_parts(classifier: Classifier, job: Job) -> dict[str, Any]:
-    """How well the pictures are known that were learnt from, beside those that only chose the epoch."""
-    found = {}
-    for part in (Part.TRAIN, Part.VALIDATION):
-        indices = job.indices(part)
-        if part is Part.TRAIN and len(indices) > LOOKED_AT:
-            indices = np.sort(np.random.default_rng(job.seed).choice(indices, LOOKED_AT, replace=False))
-        right = predict(classifier, job.dataset, indices).argmax(axis=1) == job.dataset.targets[indices]
-        found[part.name.lower()] = share(int(right.sum()), len(indices))
-    return found
 
 
 def _selftest_rows(targets: npt.NDArray[np.int32]) -> npt.NDArray[np.intp]:

@@ -2,34 +2,29 @@
 
 from __future__ import annotations
 
-import secrets
-import shutil
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from pigeonholed import bundle as bundles
 from pigeonholed import imaging
 from pigeonholed.classifying.keras import import_keras
-from pigeonholed_training import metrics, publishing, runs
+from pigeonholed_training import metrics, runs
 from pigeonholed_training.backend import quiet_libraries, require_train_extra
 from pigeonholed_training.data import dataset
 from pigeonholed_training.data.cache import place
 from pigeonholed_training.data.splitting import Part
-from pigeonholed_training.errors import Misconfigured, Unavailable, WrongUsage
+from pigeonholed_training.errors import Misconfigured, WrongUsage
+from pigeonholed_training.finishing import finish
 from pigeonholed_training.fitting import course
 from pigeonholed_training.fitting.job import Job
 from pigeonholed_training.networks.weights import Weights, resolve
+from pigeonholed_training.origin import Origin
 from pigeonholed_training.recipes.recipe import Transfer
-from pigeonholed_training.reporting import curves
-from pigeonholed_training.reporting import page as report
 from pigeonholed_training.runs import RunFolder
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from pathlib import Path
 
-    from pigeonholed_training.fitting.plan import Epoch
     from pigeonholed_training.progress import Narrator
     from pigeonholed_training.recipes import Recipe
 
@@ -90,18 +85,18 @@ def carry_out(order: Order, narrator: Narrator) -> dict[str, Any]:
     """
     watch = Stopwatch()
     run = RunFolder(order.runs / order.name)
-    job = _job(order, narrator)
+    job = prepare(order, narrator)
     watch.lap("load")
     with run.claim():
         _settle_identity(run, job, order)
+        Origin(order.data.absolute(), _cache(order).absolute(), order.weights).write(run)
         narrator.keep(run.path / runs.LOG)
-        _say_data(job, narrator)
+        say_data(job, narrator)
         import_keras()
         watch.lap("start Keras")
         made = course.run(job, run, narrator, budget_s=order.budget_s)
         watch.lap("train")
-        narrator.say("Exporting, calibrating and comparing the runtimes.")
-        return _finish(order, job, run, made.model, made.history, watch)
+        return finish(order, job, run, made.model, made.history, watch, narrator)
 
 
 def rehearse(order: Order, narrator: Narrator) -> str:
@@ -110,17 +105,17 @@ def rehearse(order: Order, narrator: Narrator) -> str:
     Raises:
         TrainingError: as `carry_out`.
     """
-    job = _job(order, narrator)
-    _say_data(job, narrator)
+    job = prepare(order, narrator)
+    say_data(job, narrator)
     return course.rehearse(job, budget_s=order.budget_s)
 
 
-def _job(order: Order, narrator: Narrator) -> Job:
+def prepare(order: Order, narrator: Narrator) -> Job:
     """The pictures, split, and the weights to start from; what is wrong with either is found before training."""
     require_train_extra()
     quiet_libraries()
     imaging.configure()
-    recipe, cache = order.recipe, order.cache or order.runs / ".cache"
+    recipe, cache = order.recipe, _cache(order)
     weights = _weights(order, narrator)
     with narrator.steps(f"reading {order.data.name}", 1) as step:
         pictures = dataset.load(
@@ -139,6 +134,10 @@ def _job(order: Order, narrator: Narrator) -> Job:
         )
     parts = pictures.parts(recipe.shares, order.seed)
     return Job(recipe, pictures, parts, order.seed, weights, place(cache, order.data, recipe.pixel_spec))
+
+
+def _cache(order: Order) -> Path:
+    return order.cache or order.runs / ".cache"
 
 
 def _weights(order: Order, narrator: Narrator) -> Weights:
@@ -169,7 +168,8 @@ def _settle_identity(run: RunFolder, job: Job, order: Order) -> None:
         )
 
 
-def _say_data(job: Job, narrator: Narrator) -> None:
+def say_data(job: Job, narrator: Narrator) -> None:
+    """What the pictures are, and what is wrong with them."""
     pictures = job.dataset
     held = [(part, len(job.indices(part))) for part in Part if part is not Part.NONE]
     counts = ", ".join(f"{count} {part.name.lower()}" for part, count in held if count)
@@ -180,40 +180,6 @@ def _say_data(job: Job, narrator: Narrator) -> None:
         narrator.say(f"Passed over {len(pictures.bad) - BAD_SHOWN} more; the report names them all.")
     for warning in metrics.warnings_about(job):
         narrator.say(f"Warning: {warning}")
-
-
-def _finish(
-    order: Order, job: Job, run: RunFolder, model: Any, history: Sequence[Epoch], watch: Stopwatch
-) -> dict[str, Any]:
-    """Calibration, bundle, curves and report. Made aside and renamed: a kill leaves the run as it was."""
-    aside = run.path / f".{runs.BUNDLE}-{secrets.token_hex(4)}"
-    for left in run.path.glob(f".{runs.BUNDLE}-*"):
-        shutil.rmtree(left, ignore_errors=True)
-    try:
-        proven = publishing.assemble(aside, order.name, job, model, order.precision)
-        watch.lap("export and calibrate")
-        run.writing(runs.CURVES, lambda path: curves.draw(history, path))
-        watch.lap("curves")
-        found = metrics.collect(order.name, order.precision, job, proven, history) | {"seconds": watch.seconds}
-        page = report.render(found, (run.path / runs.CURVES).read_bytes()).encode("utf-8")
-        run.write(runs.REPORT, page)
-        run.write_json(runs.METRICS, found)
-        run.writing(runs.MODEL, lambda path: shutil.copyfile(aside / bundles.KERAS_MODEL, path))
-        summary = {key: found["held_out"][key] for key in ("n", "part", "accuracy", "macro_f1", "unsure_share")}
-        manifest = proven.manifest.model_copy(update={"metrics": summary})
-        (aside / bundles.MANIFEST).write_bytes(manifest.to_json())
-        shutil.copyfile(run.path / runs.METRICS, aside / bundles.METRICS)
-        (aside / bundles.REPORT).write_bytes(page)
-        shutil.rmtree(run.path / runs.BUNDLE, ignore_errors=True)
-        aside.rename(run.path / runs.BUNDLE)
-    except OSError as fault:
-        raise Unavailable(
-            f"Cannot finish the run in {run.path}: {fault.strerror or fault}; the training is kept, and the same "
-            "command finishes it."
-        ) from fault
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
-    return found
 
 
 def finished(path: Path) -> dict[str, Any]:

@@ -73,7 +73,8 @@ def load_classifier(
     """Loads the network of a bundle, warms every batch size, and runs the bundle's self-test on it.
 
     `auto` takes the GPU through Keras where there is one (found without importing TensorFlow), else OpenVINO, else
-    Keras on the CPU. Precision `auto` is f32: calibration and thresholds hold for that.
+    Keras on the CPU; OpenVINO in any case for a bundle without layers. Precision `auto` is f32: calibration and
+    thresholds hold for that.
 
     Args:
         bundle: opened, and so verified; the network is read from it again under the same checksums.
@@ -85,10 +86,12 @@ def load_classifier(
     Raises:
         BundleError: the network is not in our allow-list, cannot be loaded, has another shape than its manifest
             says, or fails its self-test.
-        DeviceUnavailable: `gpu` where there is none, or a precision that this runtime does not offer.
+        DeviceUnavailable: `gpu` where there is none, or a precision that this runtime does not offer; Keras or `gpu`
+            for a bundle without layers.
     """
     # Whichever runtime serves: a version with forbidden layers is refused as a whole.
-    allowlist.check(bundle.read(bundles.KERAS_MODEL), bundle.path)
+    if bundle.manifest.network == "keras":
+        allowlist.check(bundle.read(bundles.KERAS_MODEL), bundle.path)
     network = _load_network(bundle, kind, device, precision)
     classifier = BatchedClassifier(bundle.manifest, network, batch_sizes(max_batch_size), str(bundle.path))
     classifier.warm()
@@ -98,6 +101,9 @@ def load_classifier(
 
 def _load_network(bundle: Bundle, kind: str, device: str, precision: str) -> Network:
     """The bundle's network in the runtime that `_choose` names."""
+    if bundle.manifest.network == "openvino":
+        _refuse_keras(bundle, kind, device)
+        kind, device = "openvino", "cpu"
     runtime, place = _choose(kind, device)
     # Imported where it is chosen: only the runtime that serves is loaded.
     if runtime == "openvino":
@@ -115,6 +121,15 @@ def _load_network(bundle: Bundle, kind: str, device: str, precision: str) -> Net
             "TensorFlow finds no GPU it can use; set device to auto or cpu, or mend its CUDA setup."
         )
     return network
+
+
+def _refuse_keras(bundle: Bundle, kind: str, device: str) -> None:
+    """A graph without layers is nothing to Keras, and so to no GPU."""
+    if kind == "keras" or device == "gpu":
+        raise DeviceUnavailable(
+            f"The model at {bundle.path} was imported from a SavedModel, which OpenVINO alone serves, on the CPU; set "
+            f"{'kind to auto or openvino' if kind == 'keras' else 'device to auto or cpu'}, or import its .keras file."
+        )
 
 
 def _choose(kind: str, device: str) -> tuple[str, str]:

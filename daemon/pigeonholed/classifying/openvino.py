@@ -44,7 +44,10 @@ def convert(function: Any) -> Any:
     """
     ov = import_openvino()
     with _converter_on_python_3_13():
-        return ov.convert_model(function)
+        try:
+            return ov.convert_model(function)
+        except Exception as fault:  # of several kinds without a base of their own, OpConversionFailure among them
+            raise RuntimeError(str(fault)) from fault
 
 
 @contextlib.contextmanager

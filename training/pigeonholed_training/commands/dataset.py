@@ -1,4 +1,4 @@
-"""`pigeonholed-train dataset`: looking a data set over, splitting it, fetching a public one."""
+"""`pigeonholed-train dataset`: looking a data set over, splitting it, fetching one, taking one out of the service."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from pigeonholed_training.commands.export import export
 from pigeonholed_training.commands.options import FOLDER
 from pigeonholed_training.errors import WrongUsage
 
@@ -20,9 +21,9 @@ if TYPE_CHECKING:
     from pigeonholed_training.progress import Step
 
 
-@click.group()
+@click.group(commands=[export])
 def dataset() -> None:
-    """Look a data set over, split it, or fetch a public one.
+    """Look a data set over, split it, fetch a public one, or take corrected labels out of the service.
 
     A data set is a folder of class folders, a folder with train/, val/ and test/ that hold class folders, or a CSV file
     with the columns path, label and, if you like, split.

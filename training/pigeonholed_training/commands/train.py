@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from pigeonholed_training.commands.options import FOLDER, MODELS_HELP, Duration, check_name, store
+from pigeonholed_training.commands.options import FOLDER, MODELS_HELP, Duration, check_name, gate_options, store
 from pigeonholed_training.commands.publish import publish_run
 from pigeonholed_training.errors import WrongUsage
+
+if TYPE_CHECKING:
+    from pigeonholed_training.gates import Wanted
 
 
 @click.command()
 @click.argument("data", type=FOLDER)
 @click.option(
-    "--recipe", required=True, metavar="R", help="A name that 'pigeonholed-train recipes' lists, or your own FILE.toml."
+    "--recipe",
+    default="auto",
+    show_default=True,
+    metavar="R",
+    help="A name that 'pigeonholed-train recipes' lists, or your own FILE.toml; auto looks at the pictures and picks.",
 )
 @click.option("--name", required=True, metavar="N", help="Name of the model and of its run folder.")
 @click.option(
@@ -42,6 +49,7 @@ from pigeonholed_training.errors import WrongUsage
 @click.option("--runs", type=FOLDER, default=Path("runs"), show_default=True, help="Where run folders are made.")
 @click.option("--cache", type=FOLDER, help="Where decoded pictures are kept between runs. [default: RUNS/.cache]")
 @click.option("--models", type=FOLDER, help=MODELS_HELP)
+@gate_options
 def train(
     data: Path,
     recipe: str,
@@ -58,6 +66,7 @@ def train(
     runs: Path,
     cache: Path | None,
     models: Path | None,
+    wanted: Wanted,
 ) -> None:
     """Train a model on DATA.
 
@@ -70,16 +79,25 @@ def train(
     --publish).
 
     \b
+      pigeonholed-train train photos/ --name cats-dogs --publish
       pigeonholed-train train photos/ --recipe small --name cats-dogs --time 30m --publish
       pigeonholed-train train photos/ --recipe probe --name cats-dogs --weights mobilenet_v2.h5
     """  # noqa: D301 (click wants the control character)
     from pigeonholed_training import recipes, session
     from pigeonholed_training.progress import Narrator
+    from pigeonholed_training.recipes import looking
 
     check_name(name)
     if dry_run and publish_it:
         raise WrongUsage("--dry-run trains nothing that --publish could publish; leave one of them out.")
-    chosen = recipes.override(recipes.find(recipe), [*assignments, *([f"epochs={epochs}"] if epochs else [])])
+    if wanted.is_anything and not publish_it:
+        raise WrongUsage("The gates --min-accuracy, --min-macro-f1 and --force are for --publish; give that too.")
+    narrator = Narrator()
+    if recipe == looking.AUTO:
+        base = looking.decide(data, runs / name, weights, fresh=fresh, say=narrator.say)
+    else:
+        base = recipes.find(recipe)
+    chosen = recipes.override(base, [*assignments, *([f"epochs={epochs}"] if epochs else [])])
     order = session.Order(
         data=data,
         recipe=chosen,
@@ -93,15 +111,15 @@ def train(
         cache=cache,
     )
     if dry_run:
-        click.echo(session.rehearse(order, Narrator()))
+        click.echo(session.rehearse(order, narrator))
         return
     # Before anything slow: a configuration at fault should not be found after an hour of training.
     models = store(models) if publish_it else None
-    metrics = session.carry_out(order, Narrator())
+    metrics = session.carry_out(order, narrator)
     click.echo(_summary(metrics))
     click.echo(f"Report: {runs / name / 'report.html'}")
     if models is not None:
-        publish_run(runs / name, name, models)
+        publish_run(runs / name, name, models, wanted)
 
 
 def _summary(metrics: dict[str, Any]) -> str:

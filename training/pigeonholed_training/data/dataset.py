@@ -55,6 +55,7 @@ class Dataset:
         given: int8 [N], the `Part` that the source says; `Part.NONE` where it leaves that open.
         bad: what was passed over.
         copies: paths of pictures left out because their class has the same bytes already.
+        thumbnails: uint8 [N, 256], each squeezed to 16x16 in grey, by which likeness is told.
         rows: the pixels.
     """
 
@@ -65,6 +66,7 @@ class Dataset:
     given: npt.NDArray[np.int8]
     bad: tuple[BadPicture, ...]
     copies: tuple[str, ...]
+    thumbnails: npt.NDArray[np.uint8]
     rows: Rows
 
     @property
@@ -109,7 +111,7 @@ def load(
     spec: PixelSpec,
     *,
     cache: Path,
-    shares: Shares,
+    shares: Shares | None,
     workers: int = 0,
     on_picture: Callable[[int, int], None] = lambda _done, _total: None,
     say: Callable[[str], None] = lambda _sentence: None,
@@ -120,7 +122,8 @@ def load(
         data: folder or list (`sources.find`).
         spec: the pixels that the model takes.
         cache: folder of all caches; below it each data set has its own for each size.
-        shares: of the split; each class needs a picture for each part that the source does not give.
+        shares: of the split; each class needs a picture for each part that the source does not give. None where nothing
+            shall be split, because the pictures only judge.
         workers: threads that decode; 0 is one for each CPU.
         on_picture: told (done, total) as it goes.
         say: told, in a sentence, why it takes long or what is unusual.
@@ -135,7 +138,10 @@ def load(
     paths = [entry.path for entry in listing.entries]
     contents = pixels.fill(listing.root, paths, workers=workers, on_picture=on_picture)
     loaded = _assembled(listing, contents)
-    _require(data, loaded, shares)
+    if shares is not None:
+        _require(data, loaded, shares)
+    elif not loaded.pictures:
+        raise Misconfigured(f"Cannot judge by {data}: it holds no picture that can be read{_hint(loaded)}.")
     return loaded
 
 
@@ -163,6 +169,7 @@ def _assembled(listing: sources.Listing, contents: caches.Contents) -> Dataset:
             *(BadPicture(path, "io-error", _LINK) for path in listing.astray),
         ),
         copies=tuple(entries[index].path for index in copies),
+        thumbnails=thumbnails,
         rows=contents.rows.subset(np.array(kept, np.int64)),
     )
 
@@ -189,8 +196,7 @@ def _given(entry: sources.Entry) -> Part:
 
 def _require(data: Path, loaded: Dataset, shares: Shares) -> None:
     """Every class has something for every part that must still be cut off (see `splitting.split`)."""
-    bad, groups = loaded.bad, loaded.groups
-    hint = f"; {len(bad)} could not be used, first {bad[0].path!a}: {bad[0].detail}" if bad else ""
+    groups, hint = loaded.groups, _hint(loaded)
     if not loaded.pictures:
         raise Misconfigured(f"Cannot train on {data}: it holds no picture that can be read{hint}.")
     held = loaded.given > Part.TRAIN
@@ -206,3 +212,9 @@ def _require(data: Path, loaded: Dataset, shares: Shares) -> None:
                 f"Cannot train on {data}: the class {label!a} has {mine.sum()} different usable picture(s){where}"
                 f"{alike} and needs at least {needed}, one for each part of the split{hint}."
             )
+
+
+def _hint(loaded: Dataset) -> str:
+    """The end of a sentence about what is missing: what could not be used."""
+    bad = loaded.bad
+    return f"; {len(bad)} could not be used, first {bad[0].path!a}: {bad[0].detail}" if bad else ""

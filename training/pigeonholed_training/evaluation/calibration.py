@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 LOWEST, HIGHEST = 0.05, 20.0
+PRIOR_PICTURES = 4.0  # how many pictures the prior of a temperature weighs
 
 
 def as_logits(probabilities: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
@@ -41,11 +42,13 @@ def negative_log_likelihood(
 def fit_temperature(logits: npt.NDArray[np.float64], targets: npt.NDArray[np.int32]) -> float:
     """The temperature under which held-back pictures are most likely (Guo et al. 2017, arXiv 1706.04599).
 
-    A weak prior is added, as much as one picture says: without it, pictures that are all right would ask for a
-    temperature of 0 and every confidence would read 1. With beta = 1 / temperature it is beta - log(beta), a Gamma
-    density whose mode is 1. (Softened targets after Platt were tried and made unseen digits less likely: they weigh
-    every sure picture.) The objective is convex in beta, so a golden-section search between 0.05 and 20 finds the one
-    minimum.
+    A weak prior is added, as much as four pictures say: without it, pictures that are all right would ask for a
+    temperature of 0 and every confidence would read 1. With beta = 1 / temperature it is beta - log(beta) for each, a
+    Gamma density whose mode is 1. Four: of one or two hundred pictures a good network gets one or two wrong, and how
+    sure it may be hangs on those; over random halves of five trained networks, this prior made unseen pictures as
+    likely as one of a single picture does, and halved how often their calibration error stood out from chance.
+    (Softened targets after Platt were tried and made unseen digits less likely: they weigh every sure picture.) The
+    objective is convex in beta, so a golden-section search between 0.05 and 20 finds the one minimum.
 
     Args:
         logits: float [N, K], N at least 1, through the runtime that will serve.
@@ -56,7 +59,8 @@ def fit_temperature(logits: npt.NDArray[np.float64], targets: npt.NDArray[np.int
     """
 
     def objective(beta: float) -> float:
-        return len(targets) * negative_log_likelihood(logits, targets, 1.0 / beta) + beta - math.log(beta)
+        likelihood = len(targets) * negative_log_likelihood(logits, targets, 1.0 / beta)
+        return likelihood + PRIOR_PICTURES * (beta - math.log(beta))
 
     ratio = (np.sqrt(5.0) - 1.0) / 2.0
     low, high = 1.0 / HIGHEST, 1.0 / LOWEST

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+
+def upper_tails(successes: npt.ArrayLike, trials: npt.ArrayLike, share: float) -> npt.NDArray[np.float64]:
+    """P(X >= successes) for X binomial of `trials` and `share`, exact to rounding (the incomplete beta function)."""
+    from scipy.special import betainc
+
+    least = np.maximum(np.asarray(successes), 1)
+    tails: npt.NDArray[np.float64] = betainc(least, np.asarray(trials) - least + 1, share)
+    return np.where(np.asarray(successes) <= 0, 1.0, tails)
 
 
 def upper_tail(successes: int, trials: int, share: float) -> float:
-    """P(X >= successes) for X binomial of `trials` and `share`, exact to rounding."""
-    if successes <= 0:
-        return 1.0
-    if share <= 0.0:
-        return 0.0
-    if share >= 1.0:
-        return 1.0
-    log_p, log_q = math.log(share), math.log1p(-share)
-    whole = math.lgamma(trials + 1)
-    terms = (
-        whole - math.lgamma(k + 1) - math.lgamma(trials - k + 1) + k * log_p + (trials - k) * log_q
-        for k in range(successes, trials + 1)
-    )
-    return min(1.0, math.fsum(math.exp(term) for term in terms))
+    """`upper_tails` of one count."""
+    return float(upper_tails(successes, trials, share))
 
 
 def clopper_pearson_lower(successes: int, trials: int, alpha: float) -> float:
@@ -27,16 +30,17 @@ def clopper_pearson_lower(successes: int, trials: int, alpha: float) -> float:
 
     The share p for which `successes` or more of `trials` have probability `alpha`; 0 without successes.
     """
-    if successes == 0:
-        return 0.0
-    low, high = 0.0, 1.0
-    while high - low > 1e-12:
-        middle = (low + high) / 2
-        if upper_tail(successes, trials, middle) < alpha:
-            low = middle
-        else:
-            high = middle
-    return low
+    from scipy.special import betaincinv
+
+    return float(betaincinv(successes, trials - successes + 1, alpha)) if successes else 0.0
+
+
+def clopper_pearson_upper(successes: int, trials: int, alpha: float) -> float:
+    """The one-sided upper bound of confidence 1 - alpha on a share; 1 where nothing failed.
+
+    A claim 'at least p' is refuted by what was counted where this lies below p.
+    """
+    return 1.0 - clopper_pearson_lower(trials - successes, trials, alpha)
 
 
 def wilson(successes: int, trials: int, z: float = 1.959963984540054) -> tuple[float, float]:

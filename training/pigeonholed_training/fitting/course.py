@@ -30,7 +30,14 @@ class Made:
     history: tuple[Epoch, ...]
 
 
-def run(job: Job, folder: RunFolder, narrator: Narrator, *, budget_s: float | None = None) -> Made:
+def run(
+    job: Job,
+    folder: RunFolder,
+    narrator: Narrator,
+    *,
+    budget_s: float | None = None,
+    on_epoch: Callable[[Epoch], object] = lambda _epoch: None,
+) -> Made:
     """Trains as the recipe says, or goes on where the last finished epoch left off.
 
     Args:
@@ -38,6 +45,7 @@ def run(job: Job, folder: RunFolder, narrator: Narrator, *, budget_s: float | No
         folder: the run's, claimed.
         narrator: told how it goes.
         budget_s: all phases together are planned to end within it.
+        on_epoch: told of each epoch of every phase, also of those of earlier sessions; may raise to end training.
 
     Raises:
         TrainingError: see `loop.fit`, `features.compute` and `networks.build`.
@@ -46,7 +54,7 @@ def run(job: Job, folder: RunFolder, narrator: Narrator, *, budget_s: float | No
     if _starts_from_elsewhere(job):
         from pigeonholed_training.fitting import transfer
 
-        return transfer.run(job, folder, narrator, until)
+        return transfer.run(job, folder, narrator, until, on_epoch)
     if isinstance(job.recipe.network, Transfer):
         narrator.say(
             f"Recipe {job.recipe.name} starts from no weights here: the whole network learns from the beginning, which "
@@ -61,6 +69,7 @@ def run(job: Job, folder: RunFolder, narrator: Narrator, *, budget_s: float | No
         narrator,
         seed=job.seed,
         budget_s=left(until),
+        on_epoch=on_epoch,
     )
     return Made(fitted.model, fitted.history)
 

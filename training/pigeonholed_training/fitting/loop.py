@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     Build = Callable[[], Any]
     Judge = Callable[[Any], tuple[float, float]]
+    OnEpoch = Callable[[Epoch], object]
 
 __all__ = ["Epoch", "Fitted", "Plan", "fit"]
 
@@ -46,6 +47,7 @@ def fit(
     seed: int,
     budget_s: float | None = None,
     before: Sequence[Epoch] = (),
+    on_epoch: OnEpoch = lambda _epoch: None,
 ) -> Fitted:
     """Trains, or goes on where the last finished epoch left off; on a CPU to the same weights either way.
 
@@ -59,6 +61,7 @@ def fit(
         seed: of new weights and dropout.
         budget_s: the phase is planned to end within it, and planned anew where it goes slower than it was measured.
         before: the history of earlier phases.
+        on_epoch: told of each epoch once it is kept, also of those of earlier sessions; may raise to end training.
 
     Raises:
         Misconfigured, Unavailable: the run folder cannot be written, or its checkpoint is damaged.
@@ -81,7 +84,7 @@ def fit(
         _take_up(learner, checkpoints, state)
     with board(run.path / runs.TENSORBOARD, (*before, *state.history)) as events:
         session = _Session(
-            learner, feed, judge, plan, run, narrator, checkpoints, events, tuple(before), seed, pacer, until
+            learner, feed, judge, plan, run, narrator, checkpoints, events, tuple(before), seed, pacer, until, on_epoch
         )
         state = session.carry_on(state)
     return _result(build, learner, checkpoints, state, plan)
@@ -103,11 +106,14 @@ class _Session:
     seed: int
     pacer: Pacer
     until: float | None
+    on_epoch: OnEpoch
 
     def carry_on(self, state: State) -> State:
         """Epoch by epoch to the end of the plan."""
         if state.history:
             self._write_history(state)  # a kill may have come before it was written
+            for epoch in state.history:
+                self.on_epoch(epoch)
             if not self._is_over(state):
                 self.narrator.say(f"Going on after {self._named(state, 0).replace('/', ' of ')}.")
         while not self._is_over(state):
@@ -145,6 +151,7 @@ class _Session:
         state = self._kept(state.after(epoch))
         self.pacer.saw(Pace(step_s, time.monotonic() - judging))
         self._tell(epoch, state, step_s)
+        self.on_epoch(epoch)
         return state
 
     def _learnt(self, state: State) -> tuple[float, float, float, float]:

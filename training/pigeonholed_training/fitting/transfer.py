@@ -37,7 +37,13 @@ _TIMED = 256  # pictures whose features are timed for an estimate
 _HEAD_BATCH = 64  # a head is small: larger batches would only mean fewer steps
 
 
-def run(job: Job, folder: RunFolder, narrator: Narrator, until: float | None) -> Made:
+def run(
+    job: Job,
+    folder: RunFolder,
+    narrator: Narrator,
+    until: float | None,
+    on_epoch: Callable[[Epoch], object] = lambda _epoch: None,
+) -> Made:
     """Head, then fine-tuning where the recipe has it; each phase resumes on its own.
 
     Args:
@@ -45,11 +51,14 @@ def run(job: Job, folder: RunFolder, narrator: Narrator, until: float | None) ->
         folder: the run's, claimed.
         narrator: told how it goes.
         until: reading of time.monotonic() by which to be done; None for no end.
+        on_epoch: told of each epoch; see `course.run`.
     """
     model = _network(job)
     found = _features(job, model, narrator)
     history = _head(job, model, found, folder, narrator, until)
     folder.write_history(course.rows(history))
+    for epoch in history:
+        on_epoch(epoch)
     if not job.recipe.finetune.epochs:
         return Made(model, history)
     trained = backbones.unfreeze(model, job.recipe.finetune.layers)
@@ -66,9 +75,10 @@ def run(job: Job, folder: RunFolder, narrator: Narrator, until: float | None) ->
         seed=job.seed,
         budget_s=course.left(until),
         before=history,
+        on_epoch=on_epoch,
     )
     together = (*history, *fitted.history)
-    best, before = fitted.history[fitted.kept - 1], history[-1]
+    best, before = fitted.history[fitted.kept - 1], _kept(history, job.recipe.patience)
     if job.recipe.patience and before.validation_loss < best.validation_loss:
         narrator.say(
             f"Fine-tuning did not help (validation loss {best.validation_loss:.4f}, before it "
@@ -76,6 +86,11 @@ def run(job: Job, folder: RunFolder, narrator: Narrator, until: float | None) ->
         )
         return Made(model, together)
     return Made(fitted.model, together)
+
+
+def _kept(history: tuple[Epoch, ...], patience: int) -> Epoch:
+    """The epoch that the head was taken from."""
+    return min(history, key=lambda epoch: epoch.validation_loss) if patience else history[-1]
 
 
 def rehearse(job: Job, budget_s: float | None) -> str:
