@@ -280,7 +280,9 @@ def test_a_later_phase_counts_on_and_names_itself(straight: tuple[Fitted, Path],
 def test_a_rehearsal_estimates_and_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(pace, "measure", lambda *_: Pace(step_s=2.0, judge_s=10.0))
-    estimate = rehearse(network, feed(), judged, PLAN, seed=0, budget_s=41.5)
+    estimate = rehearse(
+        network, feed(), judged, PLAN, seed=0, budget_s=49.0
+    )  # a third epoch would need 60; the machine may be busy
     assert (estimate.weights, estimate.trained, estimate.pictures) == (138, 130, 80)
     assert (estimate.epoch_steps, estimate.steps, estimate.epoch_s) == (5, 10, 20.0)
     assert 40 <= estimate.total_s < 42

@@ -71,10 +71,20 @@ def test_known_training_pictures_beside_guessing_point_to_shuffled_labels() -> N
     )
 
 
-def test_one_answer_to_all_points_to_pixels_scaled_twice() -> None:
+def test_one_answer_to_all_points_to_pixels_scaled_twice_where_the_model_is_not_ours() -> None:
     blind = metrics(right=500) | held(accuracy=share(500, 1000), confusion=[[500, 0], [500, 0]])
     assert "says 'cat' to nearly every picture" in reasons(blind)
-    assert "scaled twice" in reasons(blind)
+    assert "labels are shuffled" in reasons(blind)
+    assert "scaled twice" not in reasons(blind)
+    assert "scaled twice" in reasons(blind | {"imported": {"from": "mine.h5"}})
+
+
+def test_a_good_model_that_sorts_what_it_does_not_know_says_so() -> None:
+    strangers = [{"what": "noise", "sorted_share": 0.1}, {"what": "pages of text", "sorted_share": 0.9}]
+    found = metrics() | {"behaviour": {"strangers": strangers}}
+    assert verdict(found)["level"] == "good"
+    assert "pages of text: 90 %" in reasons(found)
+    assert "noise" not in reasons(metrics() | {"behaviour": {"strangers": strangers[:1]}})
 
 
 def test_one_answer_is_no_fault_where_nearly_all_pictures_are_of_that_class() -> None:

@@ -117,13 +117,13 @@ def elsewhere(
 
 def _described(entrant: Entrant, by: Subject, sections: Mapping[str, Any]) -> dict[str, Any]:
     """What is known of the model, without what is true only of the pictures that it was trained on."""
-    manifest, kept = entrant.manifest, ("recipe", "settings", "seed", "created_at", "labels", "versions")
+    manifest, kept = entrant.manifest, ("recipe", "settings", "seed", "created_at", "labels", "versions", "imported")
     stated = manifest.model_dump(mode="json")
     return {
         "name": manifest.name,
         **{key: entrant.metrics.get(key, stated.get(key)) for key in kept},
         "data_fingerprint": by.dataset.fingerprint,
-        "counts": metrics.counts(by, entrant.labels),
+        "counts": metrics.counts(entrant.labels, by.targets, by.parts),
         "warnings": [],
         "bad": [asdict(bad) for bad in by.dataset.bad],
         "history": entrant.metrics.get("history") or [],

@@ -12,12 +12,11 @@ from pigeonholed_training.data.splitting import Part
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from pigeonholed_training.evaluation.subject import Subject
+    import numpy.typing as npt
+
     from pigeonholed_training.fitting.job import Job
     from pigeonholed_training.fitting.plan import Epoch
     from pigeonholed_training.publishing import Assembled
-
-_GAP = 0.03  # between training pictures and the upper bound of the others, from which on it is worth a warning
 
 
 def collect(
@@ -39,6 +38,7 @@ def collect(
         found: the sections of its assessment.
     """
     pictures, manifest = job.dataset, made.manifest
+    parts = {part: job.indices(part) for part in Part if part is not Part.NONE}
     return {
         "name": name,
         "recipe": job.recipe.name,
@@ -47,11 +47,8 @@ def collect(
         "created_at": manifest.created_at,
         "data_fingerprint": pictures.fingerprint,
         "labels": list(pictures.labels),
-        "counts": _counts(job),
-        "warnings": [
-            *warnings_about(job),
-            *_learnt_by_heart(found["other_parts"]["train"]["value"], found["held_out"]),
-        ],
+        "counts": counts(pictures.labels, pictures.targets, {part: some for part, some in parts.items() if len(some)}),
+        "warnings": warnings_about(job),
         "bad": [asdict(bad) for bad in pictures.bad],
         "history": [asdict(epoch) for epoch in history],
         "calibration": manifest.calibration.model_dump() | {"nll_before": round(made.nll_before, 6)},
@@ -72,21 +69,25 @@ def warnings_about(job: Job) -> list[str]:
             f"no model can get those right (first: {pictures.contradictions[0]!a})."
         )
     if pictures.copies:
-        found.append(f"{len(pictures.copies)} pictures are copies of others in their class and count once.")
+        found.append(
+            "1 picture is a copy of another in its class; they count once."
+            if len(pictures.copies) == 1
+            else f"{len(pictures.copies)} pictures are copies of others in their class and count once."
+        )
     alike = len(pictures.groups) - len(np.unique(pictures.groups))
     if alike:
         found.append(
-            f"{alike} pictures look almost like another one; those that look alike are kept in the same part of the "
-            "split, so that none is judged by a picture that was learnt."
+            f"{alike} {'picture looks' if alike == 1 else 'pictures look'} almost like another one; those that look "
+            "alike are kept in the same part of the split, so that none is judged by a picture that was learnt."
         )
     left_out = int((job.parts == Part.NONE).sum())
     if left_out:
         found.append(
-            f"{left_out} pictures meant for training are left out: they look almost like pictures that you set aside "
-            "for judging."
+            f"{left_out} {'picture' if left_out == 1 else 'pictures'} meant for training left out, for looking almost "
+            "like pictures that you set aside for judging."
         )
     if pictures.bad:
-        found.append(f"{len(pictures.bad)} files could not be used.")
+        found.append(f"{len(pictures.bad)} {'file' if len(pictures.bad) == 1 else 'files'} could not be used.")
     sizes = np.bincount(pictures.targets, minlength=len(pictures.labels))
     if sizes.max() >= 5 * sizes.min():
         small, large = pictures.labels[int(sizes.argmin())], pictures.labels[int(sizes.argmax())]
@@ -94,33 +95,17 @@ def warnings_about(job: Job) -> list[str]:
     return found
 
 
-def _learnt_by_heart(known: float, held: Mapping[str, Any]) -> list[str]:
-    """What to say where training pictures are known far better than those that judge."""
-    accuracy = held["accuracy"]
-    if accuracy["upper"] > known - _GAP:
-        return []
-    return [
-        f"The pictures that were learnt from are known far better ({100 * known:.1f} % right) than others "
-        f"({100 * accuracy['value']:.1f} %): part of what was learnt is those very pictures. More pictures, or more "
-        "augmentation, would help; so would a recipe that starts from weights."
-    ]
+def counts(
+    labels: Sequence[str], targets: npt.NDArray[np.int32], parts: Mapping[Part, npt.NDArray[np.intp]]
+) -> dict[str, dict[str, int]]:
+    """Pictures of each class in each part.
 
-
-def counts(subject: Subject, labels: Sequence[str]) -> dict[str, dict[str, int]]:
-    """Pictures of each class in each part, of those that judge a model."""
+    Args:
+        labels: the classes.
+        targets: of every picture, int32 [N].
+        parts: indices of the pictures of each part.
+    """
     return {
-        label: {
-            part.name.lower(): int((subject.targets[indices] == index).sum()) for part, indices in subject.parts.items()
-        }
+        label: {part.name.lower(): int((targets[indices] == index).sum()) for part, indices in parts.items()}
         for index, label in enumerate(labels)
-    }
-
-
-def _counts(job: Job) -> dict[str, dict[str, int]]:
-    """Pictures of each class in each part."""
-    targets = job.dataset.targets
-    parts = [part for part in Part if part is not Part.NONE and (job.parts == part).any()]
-    return {
-        label: {part.name.lower(): int((targets[job.indices(part)] == index).sum()) for part in parts}
-        for index, label in enumerate(job.dataset.labels)
     }

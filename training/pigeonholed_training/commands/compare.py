@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pigeonholed_training.evaluation.comparison import Side
 
 
-@click.command()
+@click.command(short_help="Put models side by side on the same pictures.")
 @click.argument("models_at", nargs=-1, required=True, metavar="A B [C]...")
 @click.option("--data", type=FOLDER, metavar="DIR", help="Let every model classify these pictures.")
 @click.option("--models", type=FOLDER, help=MODELS_HELP)

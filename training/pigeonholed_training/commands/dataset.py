@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pigeonholed_training.progress import Step
 
 
-@click.group(commands=[export])
+@click.group(commands=[export], short_help="Look a data set over, split, fetch or export one.")
 def dataset() -> None:
     """Look a data set over, split it, fetch a public one, or take corrected labels out of the service.
 

@@ -11,7 +11,7 @@ from pigeonholed_training.commands.options import FOLDER, MODELS_HELP, store
 from pigeonholed_training.errors import WrongUsage
 
 
-@click.command()
+@click.command(short_help="Judge a model and write its report.")
 @click.argument("model", metavar="RUN|NAME[/VERSION]")
 @click.argument("data", type=FOLDER, required=False)
 @click.option("--strangers", type=FOLDER, metavar="DIR", help="Pictures of no class: how many would be sorted?")

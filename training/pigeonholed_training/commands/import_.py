@@ -26,7 +26,7 @@ class Size(click.ParamType[tuple[int, int]]):
         return int(found[1]), int(found[2])
 
 
-@click.command(name="import")
+@click.command(name="import", short_help="Publish a classifier that you made elsewhere.")
 @click.argument("model", type=FOLDER)
 @click.option("--name", required=True, metavar="N", help="Name of the model in the store.")
 @click.option(

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 SHOWN = 64  # pictures of a grid
 
 
-@click.command()
+@click.command(short_help="Show what a model says of pictures.")
 @click.argument("images", nargs=-1, required=True, type=FOLDER, metavar="IMAGE...")
 @click.option("--model", metavar="NAME", help="A published model.")
 @click.option("--run", type=FOLDER, help="A run folder instead.")

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pigeonholed_training.gates import Wanted
 
 
-@click.command()
+@click.command(short_help="Publish a finished training, if it passes its gates.")
 @click.argument("run", type=FOLDER)
 @click.option("--name", metavar="N", help="Name in the store. [default: that of the run]")
 @click.option("--models", type=FOLDER, help=MODELS_HELP)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from pigeonholed_training.recipes import Recipe
 
 
-@click.command()
+@click.command(short_help="List the recipes, or show one.")
 @click.argument("name", required=False)
 @click.option("--json", "as_json", is_flag=True, help="One object a recipe, with all settings.")
 def recipes(name: str | None, as_json: bool) -> None:

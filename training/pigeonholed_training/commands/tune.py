@@ -10,7 +10,7 @@ import click
 from pigeonholed_training.commands.options import FOLDER, Duration, check_name
 
 
-@click.command()
+@click.command(short_help="Search settings of a recipe that suit the pictures.")
 @click.argument("data", type=FOLDER)
 @click.option("--recipe", required=True, metavar="R", help="Where to start from; a name, or your own FILE.toml.")
 @click.option("--name", required=True, metavar="N", help="Name of the run folder, and of the recipe that is found.")

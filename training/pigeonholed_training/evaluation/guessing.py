@@ -50,11 +50,18 @@ def explained(metrics: Metrics) -> str:
 def _why(metrics: Metrics, share: float) -> str:
     favourite = _favourite(metrics)
     known = ((metrics.get("other_parts") or {}).get("train") or {}).get("value")
+    # Only what comes from elsewhere may have been trained on pixels that were scaled otherwise.
+    foreign = bool(metrics.get("imported"))
+    if favourite is not None and foreign:
+        return (
+            f"It says {names([favourite])} to nearly every picture, which usually means that pixels are scaled twice: "
+            "by the model and by its preprocessing rule. Import it with another rule."
+        )
     if favourite is not None:
         return (
-            f"It says {names([favourite])} to nearly every picture, which usually means that pixels are scaled twice "
-            "(by the model and by its preprocessing rule), or that training broke down. Import it with another rule, "
-            "or train with a smaller learning rate."
+            f"It says {names([favourite])} to nearly every picture, having found nothing in them that goes with their "
+            "classes. Usually labels are shuffled: look whether the pictures are in their right folders. If they are, "
+            "the classes cannot be told apart by sight, or training broke down: try a smaller learning rate."
         )
     if too_few(metrics):
         return "So few pictures cannot tell skill from luck: set more of them aside for judging."
@@ -65,9 +72,10 @@ def _why(metrics: Metrics, share: float) -> str:
             "right folders. If they are, there are too few, or the classes cannot be told apart by sight."
         )
     first = "" if known is None else "Even what it learnt from is hardly known. "
+    cause = "pixels are scaled twice, " if foreign else ""
     return (
-        f"{first}Usually labels are shuffled, pixels are scaled twice, or the classes cannot be told apart by sight. "
-        "Look whether the pictures are in their right folders; then try another preprocessing rule or recipe."
+        f"{first}Usually labels are shuffled, {cause}or the classes cannot be told apart by sight. Look whether the "
+        f"pictures are in their right folders; then try another {'preprocessing rule' if foreign else 'recipe'}."
     )
 
 

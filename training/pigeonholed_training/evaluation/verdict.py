@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     Metrics = Mapping[str, Any]
 
 
+STRANGE = 0.25  # share of pictures of no class that is sorted, from which on it is worth a word
+
+
 def verdict(metrics: Metrics) -> dict[str, Any]:
     """What the content of `metrics.json` amounts to, as plain values for JSON; missing numbers are tolerated.
 
@@ -59,3 +62,10 @@ def _for(metrics: Metrics) -> Iterator[str]:
         )
     if (metrics.get("confidence") or {}).get("after"):
         yield "Its confidences can be read as probabilities."
+    met = (metrics.get("behaviour") or {}).get("strangers") or ()
+    worst = max(met, key=lambda one: float(one["sorted_share"]), default=None)
+    if worst is not None and worst["sorted_share"] >= STRANGE:
+        yield (
+            f"What belongs to none of its classes it sorts all the same ({worst['what']}: "
+            f"{percent(worst['sorted_share'])}): give such pictures a class of their own if they will come."
+        )
