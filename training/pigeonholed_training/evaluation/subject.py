@@ -22,7 +22,7 @@ FITTED_ON = (
     "Temperature and thresholds were fitted on these same pictures: that cannot change which class is best, but the "
     "shares after thresholds are a little kind."
 )
-LOOKED_AT = 5000  # pictures at most of those that were trained on, to say how well they are known
+LOOKED_AT = 2000  # pictures at most of those that were trained on, to say how well they are known
 
 
 @dataclass(frozen=True)
