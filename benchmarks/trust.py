@@ -61,7 +61,7 @@ ROWS = (
     Row("animals-train.tar", "animals", "probe", transfer=True),
     Row("cats-dogs-train.tar", "cats-dogs", "probe", transfer=True),
     Row("cats-dogs-train.tar", "cats-dogs", "shear-64"),
-    Row("cifar10-train.tar.gz", "cifar10", "fast", extra=("--epochs", "8")),
+    Row("cifar10-train.tar.gz", "cifar10", "fast", extra=("--epochs", "4")),
 )
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from pigeonholed.classifying.keras import import_keras
-from pigeonholed_training import releasing, session
+from pigeonholed_training import finishing, releasing, session
 from pigeonholed_training.networks.backbones import BACKBONES
 from pigeonholed_training.progress import Narrator
 from pigeonholed_training.recipes import Recipe, all_recipes, override
@@ -78,7 +78,8 @@ def weights_for(recipe: Recipe, folder: Path) -> str:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_recipe_learns_and_publishes(name: str, folder: Path) -> None:
+def test_a_recipe_learns_and_publishes(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(finishing, "speed", lambda *_, **__: [])  # the large ones take long to load once more
     recipe = next(recipe for recipe in all_recipes() if recipe.name == name)
     short = in_short(recipe)
     order = session.Order(
