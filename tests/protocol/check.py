@@ -1,8 +1,8 @@
 """Tries everything that can happen to the delivery protocol, and judges every image of disk and database on the way.
 
-    python tests/protocol/check.py          each variant, a small budget of faults
-    python tests/protocol/check.py --full   the budgets of the figures in docs/reliability.md
-    python tests/protocol/check.py --mutants   every mutant, with the shortest way to its violation
+python tests/protocol/check.py             each variant, small budgets of faults
+python tests/protocol/check.py --full      the budgets of the figures in docs/reliability.md
+python tests/protocol/check.py --mutants   every mutant, with the shortest way to its violation
 """
 
 from __future__ import annotations
@@ -117,7 +117,8 @@ class Report:
         head = f"{self.protocol}: {counts}, {self.seconds:.0f} s ({self.cpu_seconds:.0f} s of CPU)"
         if self.fault is None:
             return f"{head}: no violation{'' if self.complete else ', but not all was seen'}"
-        return "\n".join([f"{head}: {self.fault}", *(f"    {number:2}. {name}" for number, name in enumerate(self.way, 1))])
+        steps_taken = (f"    {number:2}. {name}" for number, name in enumerate(self.way, 1))
+        return "\n".join([f"{head}: {self.fault}", *steps_taken])
 
 
 def search(protocol: Protocol, world: World, *, most_states: int = 10**9, deadline_s: float = 1e9) -> Report:
@@ -188,13 +189,13 @@ SMALL = {
 FULL = {
     "renaming": [
         begin(kills=2, power_cuts=2, drops=1, overwrites=1, outsiders=1),
-        begin(kills=2, power_cuts=1, drops=1, outsiders=1, returns=1),
-        begin(kills=2, power_cuts=1, drops=1, retries=1),
+        begin(kills=2, power_cuts=2, drops=1, overwrites=1, outsiders=1, returns=1),
+        begin(kills=2, power_cuts=2, drops=1, retries=1),
         begin(kills=2, power_cuts=2, writes=1, outsiders=1),
     ],
     "copying": [
-        begin(kills=2, power_cuts=1, drops=1, overwrites=1),
-        begin(kills=1, power_cuts=1, drops=1, outsiders=1, returns=1),
+        begin(kills=2, power_cuts=1, drops=1, overwrites=1, outsiders=1),
+        begin(kills=2, power_cuts=1, drops=1, outsiders=1, returns=1),
         begin(kills=1, power_cuts=2, outsiders=1, retries=1),
     ],
 }

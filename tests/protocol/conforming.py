@@ -231,7 +231,7 @@ class Daemon:
         self.queue.submit(recovery.recover(self.ledger, self.finisher, self.deliveries, 0.0))
 
     def claim(self) -> bool:
-        """Claim what lies in the inbox, if it is not passed over. The watch is left out: when is not the matter here."""
+        """Claim what lies in the inbox, if it is not passed over; without the watch, which only decides when."""
         try:
             status = os.lstat(self.place / "inbox/x")
         except FileNotFoundError:
@@ -310,7 +310,7 @@ def _is_done(would: Effect, done: Effect) -> bool:
 
 
 def _effect(name: str, before: Image, after: Image) -> Effect:
-    """What is seen of a step from outside: nothing, where it only looked. A sync is seen whether it was needed or not."""
+    """What is seen of a step from outside: nothing, where it only looked. A sync is always seen."""
     names = {_SAME.get(part, part) for part in name.split(", ") if part not in _SILENT}
     return tuple(sorted(names)) if before != after or any(part.startswith("sync") for part in names) else ()
 

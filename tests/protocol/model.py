@@ -80,6 +80,7 @@ from protocol.state import (
     written,
 )
 
+
 class Flow(NamedTuple):
     """How a thread goes on after a step: by default with the next one."""
 
@@ -468,9 +469,7 @@ def sweep(image: Image, process: Process, items: tuple[Item, ...]) -> Result:
 
 def _held(image: Image, items: tuple[Item, ...], of: str, hold_: str, status: str) -> Image:
     ids = {item.id for item in items}
-    rows = (
-        row._replace(hold=hold_, status=status) if row.id in ids and row.hold == of else row for row in image.rows
-    )
+    rows = (row._replace(hold=hold_, status=status) if row.id in ids and row.hold == of else row for row in image.rows)
     return image._replace(rows=tuple(rows))
 
 
@@ -541,7 +540,8 @@ _MOVED = (sync_moves, sync_new_folders, confirm, remove_batch_folders)
 _TURN = (sync_contents, sync_claims, sync_work_folders, sync_moves, sync_new_folders, plan, remove_batch_folders)
 _COPY = (copy, sync_copy, name_copy, sync_copy_name, sync_holds, sync_work_folders, ingest, unlink_source)
 _RESUME = (resume_returns, sync_return, end_return)
-_TAKE_UP = (confirm_found, make_folders, move, replan, *_MOVED, close_lost, sync_vanished, close_vanished, sweep, submit)
+_CLOSE = (close_lost, sync_vanished, close_vanished, sweep)
+_TAKE_UP = (confirm_found, make_folders, move, replan, *_MOVED, *_CLOSE, submit)
 _DELIVERY = {
     "turn": (last_look, *_TURN, make_folders, move, replan,
              give_back, sync_given_back, close_given_back, remove_batch_folders),

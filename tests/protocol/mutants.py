@@ -1,6 +1,6 @@
 """Small changes of the protocol, each of which must be found out: what is left out here is needed there.
 
-What may be left out without harm is listed as well (`SPARE`): the model says so, and a test sees to it that it stays so.
+What may be left out without harm is listed as well (`SPARE`), and a test sees to it that it stays so.
 """
 
 from __future__ import annotations
@@ -171,7 +171,8 @@ _RENAMING = [
     ("moves are not synced before the next batch's commit says `filed`",
      without(RENAMING, model.sync_moves, of="turn"), _CUT_AND_DROP),
     ("a new class folder's name is not synced before `filed`", without(RENAMING, model.sync_new_folders), _CUT),
-    ("the file is claimed before its row is committed", earlier(RENAMING, "claim", model.take_in, than=model.claim), _KILL),
+    ("the file is claimed before its row is committed",
+     earlier(RENAMING, "claim", model.take_in, than=model.claim), _KILL),
     ("the plan is committed before the claim is synced",
      earlier(RENAMING, "turn", model.plan, than=model.sync_contents), _CUT),
     ("the file is moved before its plan is committed", moving_early(RENAMING), _KILL),
@@ -223,7 +224,8 @@ _COPYING = [
      without(COPYING, model.sync_copy, model.sync_contents), _CUT),
     ("the copy's content is not synced before `ingested`", without(COPYING, model.sync_copy), _CUT),
     ("the copy's name is not synced before its source goes", without(COPYING, model.sync_copy_name), _CUT),
-    ("the work folder's own name is not synced before the source goes", without(COPYING, model.sync_work_folders), _CUT),
+    ("the work folder's own name is not synced before the source goes",
+     without(COPYING, model.sync_work_folders), _CUT),
     ("the hold is not synced before `ingested`", without(COPYING, model.sync_holds), _CUT),
     ("moves are not synced before `filed`", without(COPYING, model.sync_moves), _CUT),
     ("a new class folder's name is not synced before `filed`", without(COPYING, model.sync_new_folders), _CUT),

@@ -12,9 +12,9 @@ import pytest
 
 from helpers import png
 from protocol.conforming import Daemon, Killed, Recorder, Verdict, follow, killed, prepare
-from protocol.state import Image, Item, Process, Thread, changed
 from protocol.model import RENAMING
 from protocol.mutants import as_it_is
+from protocol.state import Image, Item, Process, Thread, changed
 from protocol.world import dropped, outsider_at
 
 _MOST_EFFECTS = 60
@@ -151,7 +151,8 @@ def taken_away_before_the_claim(stage: Stage, daemon: Daemon) -> None:
 
 def _undo_asked_for(image: Image, process: Process) -> tuple[Image, Process]:
     (row,) = (row for row in image.rows if row.status == "filed")
-    return image, process._replace(returner=Thread("return", 0, (Item(row.id, row.sha256, row.destination, "returning"),)))
+    item = Item(row.id, row.sha256, row.destination, "returning")
+    return image, process._replace(returner=Thread("return", 0, (item,)))
 
 
 def _written_on(image: Image, process: Process) -> tuple[Image, Process]:

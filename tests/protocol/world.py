@@ -97,7 +97,7 @@ def _beginnings(name: str, image: Image, process: Process) -> Iterator[Thread]:
 def _new_number(image: Image) -> int:
     """An id that no row has, which stands for a token that no folder has."""
     used = [row.id for row in image.rows]
-    used += [int(folder.name.partition("/")[2]) for folder in image.folders if folder.name.startswith(("work/", "hold/"))]
+    used += [int(folder.name.partition("/")[2]) for folder in image.folders if "/" in folder.name]
     return max(used, default=0) + 1
 
 
@@ -106,9 +106,7 @@ def _passed_over(image: Image, file: File) -> bool:
     return any(row.hold in {"returning", "held"} and row.sha256 == file.content for row in image.rows)
 
 
-def _step(
-    image: Image, process: Process, name: str, thread: Thread, protocol: Protocol
-) -> Taken:
+def _step(image: Image, process: Process, name: str, thread: Thread, protocol: Protocol) -> Taken:
     """Take one step that changes something, and pass over those that have nothing to do.
 
     A run of syncs is one step: a power cut in the midst of it can do nothing that it could not have done before it.
@@ -165,9 +163,8 @@ def _outside(world: World, protocol: Protocol) -> Iterator[Happening]:
     if left.overwrites and left.drops and lying is not None and not lying.ours and lying.content == "A":
         gone = changed(image, lying, lying._replace(trail=(*lying.trail, NOWHERE)))
         gone = gone._replace(promised=gone.promised - {lying.content})
-        yield "its dropper overwrites it", World(
-            dropped(gone), processes, left._replace(drops=left.drops - 1, overwrites=left.overwrites - 1)
-        )
+        fewer = left._replace(drops=left.drops - 1, overwrites=left.overwrites - 1)
+        yield "its dropper overwrites it", World(dropped(gone), processes, fewer)
     if left.writes:
         yield from _writer(world)
     if left.outsiders:
@@ -242,8 +239,8 @@ def _cut(image: Image) -> Iterator[Image]:
 def _folders_cut(image: Image, places: tuple[str, ...]) -> Iterator[Image]:
     """A folder whose entry was not synced may be gone, with what was synced in it; an empty one always is."""
     in_doubt = [folder.name for folder in image.folders if not folder.synced]
-    held = {folder_of(place) for place in places if place}
-    synced_in = {folder_of(place) for file, place in zip(image.files, places, strict=True) if place == file.trail[0] and place}
+    held = {folder_of(place) for place in places}
+    synced_in = {folder_of(place) for file, place in zip(image.files, places, strict=True) if place == file.trail[0]}
     choices = [(True, False) if name in synced_in else (name in held,) for name in in_doubt]
     for stay in product(*choices):
         gone = {name for name, stays in zip(in_doubt, stay, strict=True) if not stays}
@@ -254,8 +251,10 @@ def _folders_cut(image: Image, places: tuple[str, ...]) -> Iterator[Image]:
 
 def _contents_cut(image: Image, places: tuple[str, ...]) -> Iterator[Image]:
     """A content that was not synced may be torn. Before our sync that is its dropper's own loss."""
-    doubts = [(True, False) if place and not file.synced else (True,) for file, place in zip(image.files, places, strict=True)]
-    for whole in product(*doubts):
+    choices = [
+        (True, False) if place and not file.synced else (True,) for file, place in zip(image.files, places, strict=True)
+    ]
+    for whole in product(*choices):
         promised = set(image.promised)
         files = []
         for file, place, is_whole in zip(image.files, places, whole, strict=True):
