@@ -155,6 +155,16 @@ def discard_copy(image: Image, process: Process, items: tuple[Item, ...]) -> Res
     return image, process, items, model.NEXT if used else flow
 
 
+def look_in_hold(image: Image, process: Process, items: tuple[Item, ...]) -> Result:
+    """Where no original is held, a copy in the work folder is used, though the original may be back in the inbox."""
+    for item in fated(items, "")[:1]:
+        is_claimed = model.row_of(image, item.id).status == "claimed"
+        if is_claimed and at(image, model.work(item.id)) and not at(image, model.hold(item.id)):
+            items = tuple(other._replace(fate="again") if other == item else other for other in items)
+            return image, process, items, model.AGAIN
+    return model.look_in_hold(image, process, items)
+
+
 # -- the list ---------------------------------------------------------------------------------------------------------
 
 _CUT = begin(power_cuts=1)
@@ -237,6 +247,7 @@ _COPYING = [
      earlier(COPYING, "claim", model.take_in_hold, than=model.claim), _KILL),
     ("the file is moved before its plan is committed", moving_early(COPYING), _KILL),
     ("a source that came back is left where it is", without(COPYING, model.unlink_leftovers), _CUT),
+    ("a copy whose original is not held is used", instead(COPYING, model.look_in_hold, look_in_hold), _CUT),
     ("what an earlier process had copied is trusted", instead(COPYING, model.discard_copy, discard_copy), _CUT),
     ("two processes own the output", replace(COPYING, locked=False), begin(kills=1, drops=1)),
     ("commits are not durable", replace(COPYING, durable_commits=False), _CUT),
