@@ -39,8 +39,8 @@ accuracy: $(STAMP) ## the recipes on real pictures, for hours: ARGS='--work DIR 
 trust: $(STAMP) ## whether confidences and thresholds keep what they promise: ARGS='--work DIR --only SET-RECIPE'
 	$(BIN)/python benchmarks/trust.py $(ARGS)
 
-soak: $(STAMP) ## the crash tests for as long as you like: KILLS=1000
-	PIGEONHOLED_TEST_KILLS=$(KILLS) $(BIN)/python -m pytest tests/crash $(ARGS)
+soak: $(STAMP) ## the crash tests for as long as you like, and the protocol's model in full: KILLS=1000
+	PIGEONHOLED_TEST_SOAK=1 PIGEONHOLED_TEST_KILLS=$(KILLS) $(BIN)/python -m pytest tests/crash tests/protocol $(ARGS)
 
 # Changed pins or metadata install again; changed code need not, the installation is editable.
 # A PYTHON that was named is always looked at: the environment may have another.

@@ -1,0 +1,572 @@
+"""The delivery protocol as a table of steps over a disk and a database, small enough to try everything that can happen.
+
+What our daemon does, in its order (names are those of its functions). RENAMING, inbox and output on one mount:
+
+    claimer     make_batch_folder   mkdir .pigeonholed/TOKEN                            Output.make_batch_folder
+                claim               COMMIT rows `claimed` with token, size and mtime    Ledger.claim
+                take_in             rename INBOX/x -> .pigeonholed/TOKEN/KEY            Output.take_in
+                  (gone: close_missed  COMMIT `vanished`, then rmdir of the empty folder)
+    decoder     read                read, hash, decode; changes nothing                 decoding.examine
+    finisher    last_look           lstat: still what was hashed; choose a free name    Finisher._planned
+                sync_contents       fsync of each file of this batch          \
+                sync_claims         fsync of TOKEN and of the inbox's folder   | one Disk.sync: a syncfs, or fsyncs
+                sync_work_folders   fsync of .pigeonholed, which names TOKEN   | in any order
+                sync_moves          fsync of the class folders and TOKENs      | of the batch before
+                sync_new_folders    fsync of what names a new class folder    /  of the batch before
+                plan                COMMIT `planned` with hash and destination, and `filed` for the batch before
+                remove_batch_folders  rmdir TOKEN of the batch before
+                make_folders        mkdir of the class folder where it is missing
+                move                renameat2(NOREPLACE) to the destination
+                replan              a name was taken: COMMIT another destination, then move again
+                give_back           a file that was still written to: renameat2(NOREPLACE) into the inbox,
+                sync_given_back     fsync of both folders,
+                close_given_back    COMMIT `vanished`
+      settle    sync_moves, sync_new_folders, confirm (COMMIT `filed`), remove_batch_folders: when nothing more waits
+    start       lock                flock of state folder and output: the kernel drops it when the last thread has gone,
+                                    so no step of a dead process comes late. That is the fence; there are no leases.
+                resume_returns      what is still at its destination stays `filed`      Returner.resume
+                sync_return, end_return   what is not there is back
+                look                each row in flight: in the work folder? else a `claimed` one is taken again if the
+                                    inbox has what was recorded, a `planned` one must be at its destination, by hash
+                make_folders .. remove_batch_folders: the finisher's own code moves and confirms
+                close_lost, sync_vanished, close_vanished, sweep; then what was only `claimed` goes to the decoder again
+    undo        begin_return        COMMIT the intent                                   Ledger.begin_return
+                move_back           renameat2(NOREPLACE) to the inbox
+                sync_return         fsync of both folders
+                end_return          COMMIT `returned`     (name taken: cancel_return)
+
+COPYING, inbox on another mount or hostile (reference 1.5, with our statuses): `take_in` renames into a hold on the
+inbox's own mount. Then copy, sync_copy, name_copy (part -> KEY), sync_copy_name, sync_claims, sync_work_folders,
+ingest (COMMIT `ingested` with the hash), unlink_source; the rest as above. At the start a `claimed` row is copied
+anew from its hold (discard_copy first), and unlink_leftovers removes a source whose row is further than `claimed`:
+its unlink is never synced, so a power cut may bring it back at any later time.
+
+What the model takes for granted: a rename is atomic (journalling file systems); a commit that returned is durable
+(SQLite `synchronous=FULL`); fsync tells the truth; contents tell files apart (the daemon compares size and hash).
+It proves the order of the steps, not the code of any of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from protocol.state import (
+    NAME,
+    NOWHERE,
+    RETURNING,
+    File,
+    Image,
+    Item,
+    Process,
+    Row,
+    at,
+    changed,
+    committed,
+    fated,
+    folder_of,
+    free_name,
+    has_folder,
+    hold,
+    part,
+    renamed,
+    row_of,
+    synced_folder,
+    synced_folders,
+    with_folder,
+    without_folder,
+    work,
+    written,
+)
+
+
+class Flow(NamedTuple):
+    """How a thread goes on after a step: by default with the next one."""
+
+    kind: str
+    to: str = ""
+
+
+NEXT, SKIP, AGAIN, DIE = Flow("next"), Flow("skip"), Flow("again"), Flow("die")
+"""`SKIP`: there was nothing to do. `DIE`: the stage fails and the process ends, as the crew sees to."""
+
+Result = tuple[Image, Process, tuple[Item, ...], Flow]
+Step = Callable[[Image, Process, tuple[Item, ...]], Result]
+
+
+# -- claiming ---------------------------------------------------------------------------------------------------------
+
+
+def make_batch_folder(image: Image, process: Process, items: tuple[Item, ...]) -> Result:
+    return with_folder(image, f"work/{items[0].id}"), process, items, NEXT
+
+
+def make_hold_folder(image: Image, process: Process, items: tuple[Item, ...]) -> Result:
+    return with_folder(image, f"hold/{items[0].id}"), process, items, NEXT
+
+
+def claim(image: Image, process: Process, items: tuple[Item, ...]) -> Result:
+    (item,) = items
+    if any(row.id == item.id for row in image.rows):  # ON CONFLICT DO NOTHING
+        return image, process, items, NEXT
+    rows = (*image.rows, Row(item.id, "claimed", item.content))
+    return image._replace(rows=tuple(sorted(rows))), process, items, NEXT
+
+
+def _take_in(image: Image, process: Process, items: tuple[Item, ...], to: Callable[[int], str]) -> Result:
+    (item,) = items
+    file = at(image, NAME)
+    if not has_folder(image, folder_of(to(item.id))):
+        return image, process, items, DIE
+    if file is None:
+        return image, process, items, Flow("to", "missed")
+    over = at(image, to(item.id))  # never, as long as one process owns the output
+    image = changed(image, over, None) if over else image
+    return renamed(image, file, to(item.id)), process, (item._replace(fate="again"),), NEXT
+
+
+def take_in(image: Image, process: Process, items: tuple[Item, ...]) -> Result:
+    return _take_in(image, process, items, work)
+
+
+def take_in_hold(image: Image, process: Process, items: tuple[Item, ...]) -> Result:
+    image, process, items, flow = _take_in(image, process, items, hold)
+    return image, process, tuple(item._replace(fate="copy") for item in items), flow
+
+
+def close_missed(image: Image, process: Process, items: tuple[Item, ...]) -> Result:
+    return committed(image, items, ("claimed",), lambda row, _: row._replace(status="vanished")), process, items, NEXT
+
+
+def remove_missed_folder(image: Image, process: Process, items: tuple[Item, ...]) -> Result:
+    for folder in ("work", "hold"):
+        image = without_folder(image, f"{folder}/{items[0].id}")
+    return image, process, items, NEXT
+
+
+def submit(image: Image, process: Process, items: tuple[Item, ...]) -> Result:
+    """Hand claimed files to the decoder; after recovery, claiming begins as well."""
+    again = tuple(item._replace(fate="") for item in fated(items, "again"))
+    return image, process._replace(ready=True, decoding=process.decoding + again), (), NEXT
+
+
+def read(image: Image, process: Process) -> tuple[Image, Process]:
+    item, *rest = process.decoding
+    process = process._replace(decoding=tuple(rest))
+    file = at(image, work(item.id))
+    if file is None:
+        return committed(image, (item,), ("claimed", "ingested"), lambda row, _: row._replace(status="lost")), process
+    handled = item._replace(content=file.content, fate="move")
+    return image, process._replace(handled=(*process.handled, handled))
+
+
+# -- copying ----------------------------------------------------------------------------------------------------------
+
+
+def discard_copy(image: Image, process: Process, items: tuple[Item, ...]) -> Result:
+    """What an earlier process had copied proves nothing, and is left over where its source turns out to be gone."""
+    before = image
+    for item in fated(items, "copy", "vanished"):
+        if item.fate == "copy" and not has_folder(image, f"work/{item.id}"):
+            image = with_folder(image, f"work/{item.id}")
+        for place in (part(item.id), work(item.id)):
+            if file := at(image, place):
+                image = renamed(image, file, NOWHERE)
+    return image, process, items, NEXT if image != before else SKIP
+
+
+def copy(image: Image, process: Process, items: tuple[Item, ...]) -> Result:
+    for item in fated(items, "copy"):
+        source = at(image, hold(item.id))
+        if source is None or not has_folder(image, f"work/{item.id}"):
+            return image, process, items, DIE
+        image = changed(image, None, File(source.content, (NOWHERE, part(item.id)), synced=False, ours=True))
+        items = tuple(i._replace(content=source.content) if i.id == item.id else i for i in items)
+    return image, process, items, NEXT if fated(items, "copy") else SKIP
+
+
+def sync_copy(image: Image, process: Process, items: tuple[Item, ...]) -> Result:
+    for item in fated(items, "copy"):
+        image = written(image, part(item.id))
+    return image, process, items, NEXT if fated(items, "copy") else SKIP
+
+
+def name_copy(image: Image, process: Process, items: tuple[Item, ...]) -> Result:
+    for item in fated(items, "copy"):
+        file = at(image, part(item.id))
+        if file is None:
+            return image, process, items, DIE
+        image = renamed(image, file, work(item.id))
+    return image, process, items, NEXT if fated(items, "copy") else SKIP
+
+
+def sync_copy_name(image: Image, process: Process, items: tuple[Item, ...]) -> Result:
+    for item in fated(items, "copy"):
+        image = synced_folder(image, f"work/{item.id}")
+    return image, process, items, NEXT if fated(items, "copy") else SKIP
+
+
+def sync_holds(image: Image, process: Process, items: tuple[Item, ...]) -> Result:
+    """fsync of the hold, of what names it, and of the inbox's folder."""
+    for item in fated(items, "copy"):
+        image = synced_folder(synced_folder(image, f"hold/{item.id}"), folder_of(NAME))
+    image = synced_folders(image, "hold/")
+    return image, process, items, NEXT if fated(items, "copy") else SKIP
+
+
+def ingest(image: Image, process: Process, items: tuple[Item, ...]) -> Result:
+    copied = fated(items, "copy")
+    image = committed(
+        image, copied, ("claimed",), lambda row, item: row._replace(status="ingested", sha256=item.content)
+    )
+    return image, process, items, NEXT if copied else SKIP
+
+
+def unlink_source(image: Image, process: Process, items: tuple[Item, ...]) -> Result:
+    copied = fated(items, "copy")
+    for item in copied:
+        if file := at(image, hold(item.id)):
+            image = renamed(image, file, NOWHERE)
+        image = without_folder(image, f"hold/{item.id}")
+    items = tuple(item._replace(fate="again") if item.fate == "copy" else item for item in items)
+    return image, process, items, NEXT if copied else SKIP
+
+
+def unlink_leftovers(image: Image, process: Process, items: tuple[Item, ...]) -> Result:
+    """The janitor: a source whose copy is recorded is not needed, however it came back."""
+    before = image
+    for row in image.rows:
+        if row.status in {"ingested", "planned", "filed", "returned"}:
+            if file := at(image, hold(row.id)):
+                image = renamed(image, file, NOWHERE)
+            image = without_folder(image, f"hold/{row.id}")
+    return image, process, items, NEXT if image != before else SKIP
+
+
+# -- finishing --------------------------------------------------------------------------------------------------------
+
+
+def last_look(image: Image, process: Process, items: tuple[Item, ...]) -> Result:
+    planned: tuple[Item, ...] = ()
+    for item in items:
+        file = at(image, work(item.id))
+        if file is None:
+            return image, process, items, DIE
+        if file.content != item.content:
+            planned = (*planned, item._replace(fate="withdrawn"))
+            continue
+        name = free_name(image, tuple(other.destination for other in planned))
+        planned = (*planned, item._replace(destination=name))
+    return image, process, planned, NEXT
+
+
+def sync_contents(image: Image, process: Process, items: tuple[Item, ...]) -> Result:
+    planned = fated(items, "move")
+    for item in planned:
+        image = written(image, work(item.id))
+    return image, process, items, NEXT if planned else SKIP
+
+
+def sync_claims(image: Image, process: Process, items: tuple[Item, ...]) -> Result:
+    planned = fated(items, "move")
+    for item in planned:
+        image = synced_folder(synced_folder(image, f"work/{item.id}"), folder_of(NAME))
+    return image, process, items, NEXT if planned else SKIP
+
+
+def sync_work_folders(image: Image, process: Process, items: tuple[Item, ...]) -> Result:
+    if not fated(items, "move", "copy"):
+        return image, process, items, SKIP
+    return synced_folders(image, "work/"), process, items, NEXT
+
+
+def sync_moves(image: Image, process: Process, items: tuple[Item, ...]) -> Result:
+    for item in process.moved:
+        image = synced_folder(synced_folder(image, folder_of(item.destination)), f"work/{item.id}")
+    return image, process, items, NEXT if process.moved else SKIP
+
+
+def sync_new_folders(image: Image, process: Process, items: tuple[Item, ...]) -> Result:
+    named = synced_folders(image, "cat") if process.moved else image
+    return named, process, items, NEXT if named != image else SKIP
+
+
+def _planned(row: Row, item: Item) -> Row:
+    return row._replace(status="planned", sha256=item.content, destination=item.destination)
+
+
+def _confirmed(image: Image, process: Process) -> tuple[Image, Process]:
+    image = committed(image, process.moved, ("planned",), lambda row, _: row._replace(status="filed"))
+    return image, process._replace(moved=(), filed=process.filed + process.moved, made=False)
+
+
+def plan(image: Image, process: Process, items: tuple[Item, ...]) -> Result:
+    planned = fated(items, "move")
+    if not planned:
+        return image, process, items, SKIP
+    image, process = _confirmed(image, process)
+    return committed(image, planned, ("claimed", "ingested", "planned"), _planned), process, items, NEXT
+
+
+def confirm(image: Image, process: Process, items: tuple[Item, ...]) -> Result:
+    if not process.moved:
+        return image, process, items, SKIP
+    image, process = _confirmed(image, process)
+    return image, process, items, NEXT
+
+
+def remove_batch_folders(image: Image, process: Process, items: tuple[Item, ...]) -> Result:
+    for item in process.filed:
+        image = without_folder(image, f"work/{item.id}")
+    return image, process._replace(filed=()), items, NEXT if process.filed else SKIP
+
+
+def make_folders(image: Image, process: Process, items: tuple[Item, ...]) -> Result:
+    """mkdir of the class folders that are missing."""
+    before = image
+    for item in fated(items, "move"):
+        if not has_folder(image, folder_of(item.destination)):
+            image = with_folder(image, folder_of(item.destination))
+    return image, process._replace(made=process.made or image != before), items, NEXT if image != before else SKIP
+
+
+def move(image: Image, process: Process, items: tuple[Item, ...]) -> Result:
+    """Move the next file. Where its name is taken, choose another, which `replan` commits."""
+    waiting = fated(items, "move")
+    if not waiting:
+        return image, process, items, SKIP
+    item = waiting[0]
+    file = at(image, work(item.id))
+    if file is None or not has_folder(image, folder_of(item.destination)):
+        return image, process, items, DIE
+    if at(image, item.destination):
+        refused = item._replace(destination=free_name(image, (item.destination,)), fate="refused")
+        return image, process, tuple(refused if other == item else other for other in items), AGAIN
+    process = process._replace(moved=(*process.moved, item._replace(fate="")))
+    rest = tuple(other for other in items if other != item)
+    return renamed(image, file, item.destination), process, rest, AGAIN if len(waiting) > 1 else NEXT
+
+
+def replan(image: Image, process: Process, items: tuple[Item, ...]) -> Result:
+    refused = fated(items, "refused")
+    if not refused:
+        return image, process, items, SKIP
+    image = committed(image, refused, ("claimed", "ingested", "planned"), _planned)
+    items = tuple(item._replace(fate="move") if item.fate == "refused" else item for item in items)
+    return image, process, items, Flow("back", "move")
+
+
+def give_back(image: Image, process: Process, items: tuple[Item, ...]) -> Result:
+    """A file that is still written to goes back into the inbox, and becomes another arrival when it is complete."""
+    withdrawn = fated(items, "withdrawn")
+    for item in withdrawn:
+        file = at(image, work(item.id))
+        if file is None or at(image, NAME):
+            return image, process, items, DIE
+        image = renamed(image, file, NAME)
+    return image, process, items, NEXT if withdrawn else SKIP
+
+
+def sync_given_back(image: Image, process: Process, items: tuple[Item, ...]) -> Result:
+    given = fated(items, "withdrawn")
+    for item in given:
+        image = synced_folder(synced_folder(image, folder_of(NAME)), f"work/{item.id}")
+    return image, process, items, NEXT if given else SKIP
+
+
+def close_given_back(image: Image, process: Process, items: tuple[Item, ...]) -> Result:
+    given = fated(items, "withdrawn")
+    image = committed(image, given, ("claimed",), lambda row, _: row._replace(status="vanished"))
+    return image, process._replace(filed=process.filed + given), items, NEXT if given else SKIP
+
+
+# -- recovery ---------------------------------------------------------------------------------------------------------
+
+
+def look_for_rows(image: Image, process: Process, items: tuple[Item, ...]) -> Result:
+    """Ledger.in_flight."""
+    in_flight = (row for row in image.rows if row.status in {"claimed", "ingested", "planned"})
+    return image, process, tuple(Item(row.id, row.sha256, row.destination) for row in in_flight), SKIP
+
+
+def look(image: Image, process: Process, items: tuple[Item, ...]) -> Result:
+    """Find out where the file of the next row in flight is; take again what was never taken."""
+    if not (unseen := fated(items, "")):
+        return image, process, items, SKIP
+    image, found = _found(image, unseen[0], copying=False)
+    items = tuple(found if item == unseen[0] else item for item in items)
+    return image, process, items, AGAIN
+
+
+def look_in_hold(image: Image, process: Process, items: tuple[Item, ...]) -> Result:
+    """The same where files are copied."""
+    if not (unseen := fated(items, "")):
+        return image, process, items, SKIP
+    image, found = _found(image, unseen[0], copying=True)
+    items = tuple(found if item == unseen[0] else item for item in items)
+    return image, process, items, AGAIN
+
+
+def _found(image: Image, item: Item, *, copying: bool) -> tuple[Image, Item]:
+    row = row_of(image, item.id)
+    waits = at(image, work(row.id))
+    if row.status == "planned":
+        there = at(image, row.destination)
+        is_there = there is not None and there.content == row.sha256
+        return image, item._replace(fate="move" if waits else "moved" if is_there else "lost")
+    if row.status == "ingested":
+        return image, item._replace(fate="again" if waits else "lost")
+    taken, fate = (hold(row.id), "copy") if copying else (work(row.id), "again")
+    if at(image, taken):
+        return image, item._replace(fate=fate)
+    file = at(image, NAME)
+    if file is not None and file.content == row.seen:
+        if not has_folder(image, folder_of(taken)):
+            image = with_folder(image, folder_of(taken))
+        return renamed(image, file, taken), item._replace(fate=fate)
+    return image, item._replace(fate="vanished")
+
+
+def confirm_found(image: Image, process: Process, items: tuple[Item, ...]) -> Result:
+    found = fated(items, "moved")
+    rest = tuple(item for item in items if item not in found)
+    return image, process._replace(moved=process.moved + found), rest, SKIP
+
+
+def close_lost(image: Image, process: Process, items: tuple[Item, ...]) -> Result:
+    lost = fated(items, "lost")
+    image = committed(image, lost, ("ingested", "planned"), lambda row, _: row._replace(status="lost"))
+    return image, process, items, NEXT if lost else SKIP
+
+
+def sync_vanished(image: Image, process: Process, items: tuple[Item, ...]) -> Result:
+    """fsync of the inbox's folder and of TOKEN: it may be in the inbox because it was given back, undurably."""
+    gone = fated(items, "vanished")
+    for item in gone:
+        image = synced_folder(synced_folder(image, folder_of(NAME)), f"work/{item.id}")
+    return image, process, items, NEXT if gone else SKIP
+
+
+def close_vanished(image: Image, process: Process, items: tuple[Item, ...]) -> Result:
+    gone = fated(items, "vanished")
+    image = committed(image, gone, ("claimed",), lambda row, _: row._replace(status="vanished"))
+    return image, process, items, NEXT if gone else SKIP
+
+
+def sweep(image: Image, process: Process, items: tuple[Item, ...]) -> Result:
+    """Remove empty work folders that nothing in flight uses."""
+    used = {f"work/{item.id}" for item in fated(items, "again")}
+    before = image
+    for folder in image.folders:
+        if folder.name.startswith(("work/", "hold/")) and folder.name not in used:
+            image = without_folder(image, folder.name)
+    return image, process, items, NEXT if image != before else SKIP
+
+
+# -- undo and retry ---------------------------------------------------------------------------------------------------
+
+
+def _held(image: Image, items: tuple[Item, ...], of: str, hold_: str, status: str) -> Image:
+    ids = {item.id for item in items}
+    rows = (row._replace(hold=hold_, status=status) if row.id in ids and row.hold == of else row for row in image.rows)
+    return image._replace(rows=tuple(rows))
+
+
+def begin_return(image: Image, process: Process, items: tuple[Item, ...]) -> Result:
+    image = committed(image, items, ("filed",), lambda row, item: row._replace(hold=item.fate))
+    return image, process, items, NEXT
+
+
+def move_back(image: Image, process: Process, items: tuple[Item, ...]) -> Result:
+    (item,) = items
+    file = at(image, item.destination)
+    if file is None:
+        return image, process, items, DIE
+    if at(image, NAME):
+        return image, process, items, Flow("to", "cancel")
+    return renamed(image, file, NAME), process, items, NEXT
+
+
+def sync_return(image: Image, process: Process, items: tuple[Item, ...]) -> Result:
+    for item in items:
+        image = synced_folder(synced_folder(image, folder_of(NAME)), folder_of(item.destination))
+    return image, process, items, NEXT if items else SKIP
+
+
+def end_return(image: Image, process: Process, items: tuple[Item, ...]) -> Result:
+    if not items:
+        return image, process, items, SKIP
+    image = _held(image, items, "returning", "held", "returned")
+    return _held(image, items, "retrying", "", "returned"), process, items, NEXT
+
+
+def cancel_return(image: Image, process: Process, items: tuple[Item, ...]) -> Result:
+    for state in ("returning", "retrying"):
+        image = _held(image, items, state, "", "filed")
+    return image, process, items, NEXT
+
+
+def resume_returns(image: Image, process: Process, items: tuple[Item, ...]) -> Result:
+    """At the start: what is still at its destination stays filed, what is not is back."""
+    begun = tuple(Item(row.id, row.sha256, row.destination) for row in image.rows if row.hold in RETURNING)
+    stayed = tuple(item for item in begun if (file := at(image, item.destination)) and file.content == item.content)
+    image = cancel_return(image, process, stayed)[0]
+    gone = tuple(item for item in begun if item not in stayed)
+    return image, process, gone, NEXT if stayed else SKIP
+
+
+# -- the tables -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class Protocol:
+    """Which steps each routine takes, in order.
+
+    Attributes:
+        name: the variant, or what was changed in it.
+        routines: the tables.
+        locked: one process at a time owns the output.
+        durable_commits: a power cut rolls no commit back.
+    """
+
+    name: str
+    routines: Mapping[str, tuple[Step, ...]]
+    locked: bool = True
+    durable_commits: bool = True
+
+
+_MOVED = (sync_moves, sync_new_folders, confirm, remove_batch_folders)
+_TURN = (sync_contents, sync_claims, sync_work_folders, sync_moves, sync_new_folders, plan, remove_batch_folders)
+_COPY = (copy, sync_copy, name_copy, sync_copy_name, sync_holds, sync_work_folders, ingest, unlink_source)
+_RESUME = (resume_returns, sync_return, end_return)
+_CLOSE = (close_lost, sync_vanished, close_vanished, sweep)
+_TAKE_UP = (confirm_found, make_folders, move, replan, *_MOVED, *_CLOSE, submit)
+_DELIVERY = {
+    "turn": (last_look, *_TURN, make_folders, move, replan,
+             give_back, sync_given_back, close_given_back, remove_batch_folders),
+    "settle": _MOVED,
+    "missed": (close_missed, remove_missed_folder),
+    "return": (begin_return, move_back, sync_return, end_return),
+    "cancel": (cancel_return,),
+}  # fmt: skip
+
+RENAMING = Protocol(
+    "renaming",
+    _DELIVERY
+    | {
+        "claim": (make_batch_folder, claim, take_in, submit),
+        "start": (*_RESUME, look_for_rows, look, *_TAKE_UP),
+    },
+)
+"""Inbox and output on one mount."""
+
+COPYING = Protocol(
+    "copying",
+    _DELIVERY
+    | {
+        "claim": (make_batch_folder, make_hold_folder, claim, take_in_hold, *_COPY, submit),
+        "start": (*_RESUME, look_for_rows, look_in_hold, discard_copy, *_COPY, unlink_leftovers, *_TAKE_UP),
+    },
+)
+"""Inbox on another mount, or hostile."""
