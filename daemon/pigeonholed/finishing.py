@@ -94,6 +94,8 @@ class Finisher:
 
     def resume(self, plans: Sequence[Plan]) -> None:
         """Move files whose plan an earlier process committed."""
+        for plan in plans:
+            self._touch_above(plan)
         self._move(plans)
 
     def settle(self) -> None:
@@ -107,6 +109,7 @@ class Finisher:
         """Confirm files that an earlier process moved: they were found at their destinations."""
         for plan in plans:
             self._touch(plan)
+            self._touch_above(plan)
         self._moved.extend(plans)
 
     def _planned(self, handled: Sequence[Handled]) -> tuple[list[Plan], list[Withdrawn]]:
@@ -175,7 +178,7 @@ class Finisher:
         """Which names are in use as far as we can see; the move itself decides."""
 
         def taken(path: str) -> bool:
-            if (output.root, path) in promised or os.path.lexists(f"{output.root}/{path}"):
+            if (output.root, path) in promised or path in output.leaving or os.path.lexists(f"{output.root}/{path}"):
                 return True
             return placement is Placement.REJECTED and os.path.lexists(sidecar_of(f"{output.root}/{path}"))
 
@@ -301,6 +304,14 @@ class Finisher:
         self._folders.setdefault(output, set()).update(
             (os.path.dirname(target), output.batch_folder(plan.arrival.token))
         )
+
+    def _touch_above(self, plan: Plan) -> None:
+        """Remember the folders above a target: whoever made them may have died before they were durable."""
+        output = self._deliveries[plan.arrival.file.inbox].output
+        folder = os.path.dirname(os.path.join(output.root, plan.destination))
+        while len(folder) > len(output.root):
+            folder = os.path.dirname(folder)
+            self._folders.setdefault(output, set()).add(folder)
 
     def _confirmed(self) -> None:
         """Forget the batch that the ledger has just confirmed, and tell of it."""

@@ -44,6 +44,7 @@ class Output:
         private: `.pigeonholed` in it.
         disk: its file system.
         fresh: whether it had no owner yet when it was opened.
+        leaving: names below `root` of files that are being put back; another thread reads them.
     """
 
     def __init__(self, root: str, lock: Lock) -> None:
@@ -52,6 +53,7 @@ class Output:
         self.disk = Disk(self.private)
         self._lock = lock
         self.fresh = False
+        self.leaving: set[str] = set()
 
     @classmethod
     def open(cls, root: Path, identity: str | None) -> Self:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import structlog
 
+from pigeonholed.contents import holds
 from pigeonholed.errors import Unavailable
 from pigeonholed.images import Status, Withdrawn
 from pigeonholed.paths import to_text
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from pigeonholed.output import Output
 
 log = structlog.get_logger()
-
-_CHUNK_BYTES = 1 << 20
 
 
 @dataclass(slots=True)
@@ -62,6 +60,7 @@ def recover(ledger: Ledger, finisher: Finisher, deliveries: Mapping[str, Deliver
     finisher.resume(findings.to_move)
     finisher.settle()
     finisher.turn([Withdrawn(arrival, Status.LOST, "it is in none of its places") for arrival in findings.lost])
+    _sync_vanished(findings, deliveries)
     ledger.close(findings.vanished, Status.VANISHED, "it was gone before it was claimed")
     ledger.begin_again(findings.again)
     if rows:
@@ -76,6 +75,21 @@ def recover(ledger: Ledger, finisher: Finisher, deliveries: Mapping[str, Deliver
         )
     sweep(deliveries, {arrival.token for arrival in (*findings.again, *findings.strange)})
     return findings.again
+
+
+def _sync_vanished(findings: Findings, deliveries: Mapping[str, Delivery]) -> None:
+    """Makes durable that these files are not in the work folder.
+
+    One may have been given back just before the process died: a power cut would undo that rename, and leave the file
+    where no row that lives looks for it.
+    """
+    folders: dict[Output, set[str]] = {}
+    for arrival in findings.vanished:
+        delivery = deliveries[arrival.file.inbox]
+        back = os.path.dirname(os.path.join(delivery.inbox, arrival.file.path))
+        folders.setdefault(delivery.output, set()).update((back, delivery.output.batch_folder(arrival.token)))
+    for output, changed in folders.items():
+        output.disk.sync([], changed)
 
 
 def _refuse_if_away(findings: Findings, deliveries: Mapping[str, Delivery]) -> None:
@@ -99,7 +113,7 @@ def _look(row: InFlight, deliveries: Mapping[str, Delivery], findings: Findings)
     if row.plan is not None:
         if waits:
             findings.to_move.append(row.plan)
-        elif _is_there(os.path.join(delivery.output.root, row.plan.destination), row.plan):
+        elif _is_there(delivery, row.plan):
             findings.moved.append(row.plan)
         else:
             findings.lost.append(row.arrival)
@@ -109,20 +123,10 @@ def _look(row: InFlight, deliveries: Mapping[str, Delivery], findings: Findings)
         findings.vanished.append(row.arrival)
 
 
-def _is_there(path: str, plan: Plan) -> bool:
+def _is_there(delivery: Delivery, plan: Plan) -> bool:
     """Whether the very bytes of a plan are at its destination."""
-    try:
-        if os.lstat(path).st_size != plan.fingerprint.size:
-            return False
-        if plan.fingerprint.sha256 is None:
-            return True
-        with open(path, "rb") as file:
-            digest = hashlib.sha256()
-            while part := file.read(_CHUNK_BYTES):
-                digest.update(part)
-    except OSError:
-        return False
-    return digest.hexdigest() == plan.fingerprint.sha256
+    path = os.path.join(delivery.output.root, plan.destination)
+    return holds(path, plan.fingerprint.size, plan.fingerprint.sha256)
 
 
 def _claim_again(arrival: Arrival, delivery: Delivery) -> bool:

@@ -7,13 +7,13 @@ held: the daemon passes over it until it changes or is released.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import structlog
 
+from pigeonholed.contents import holds, sha256_of
 from pigeonholed.finishing import explains
 from pigeonholed.images import Placement
 from pigeonholed.paths import to_text
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
-_CHUNK_BYTES = 1 << 20
 _BATCH = 64
 
 
@@ -111,15 +110,23 @@ class Returner:
     def resume(self) -> None:
         """Finish what an earlier process began: a file that is back is returned, one that never left stays filed."""
         begun = self._ledger.returning()
-        gone = [file for file in begun if not self._is_filed(file)]
-        stayed = [file for file in begun if self._is_filed(file)]
+        gone = [file for file in begun if self._has_left(file)]
+        stayed = [file for file in begun if file not in gone]
         for file in stayed:
             self._holds.remove(file.hold)
+        for file in gone:
+            self._remove_explanation(file)
+        self._sync(gone)
         self._ledger.cancel_return(stayed)
         self._ledger.end_return(gone)
 
     def _batch(self, files: Sequence[Filed], *, hold: bool) -> tuple[list[Filed], list[Filed]]:
         self._ledger.begin_return(files, hold=hold)
+        # From before they leave until the rows say so, their names are nobody else's: two rows of one name would both
+        # be taken for true after a kill.
+        leaving = [(self._deliveries[file.hold.inbox].output.leaving, file.destination) for file in files]
+        for names, name in leaving:
+            names.add(name)
         done: list[Filed] = []
         taken: list[Filed] = []
         for file in files:
@@ -133,6 +140,8 @@ class Returner:
         self._sync(done)
         self._ledger.end_return(done)
         self._ledger.cancel_return(taken)
+        for names, name in leaving:
+            names.discard(name)
         return done, taken
 
     def _fault(self, file: Filed) -> str | None:
@@ -144,7 +153,7 @@ class Returner:
             return f"its inbox {delivery.inbox} is missing"
         path = os.path.join(delivery.output.root, file.destination)
         try:
-            if file.sha256 is not None and _hash(path) != file.sha256:
+            if file.sha256 is not None and sha256_of(path) != file.sha256:
                 return "its content has changed since it was filed"
         except FileNotFoundError:
             return "it is not where it was filed"
@@ -161,10 +170,15 @@ class Returner:
             delivery.output.disk.rename_new(source, target)
         except FileExistsError:
             return False
-        if file.placement is Placement.REJECTED and explains(sidecar_of(source), file.arrival):
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(sidecar_of(source))
+        self._remove_explanation(file)
         return True
+
+    def _remove_explanation(self, file: Filed) -> None:
+        """The sidecar of a rejected file goes with it, if it is ours."""
+        sidecar = sidecar_of(os.path.join(self._deliveries[file.hold.inbox].output.root, file.destination))
+        if file.placement is Placement.REJECTED and explains(sidecar, file.arrival):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(sidecar)
 
     def _sync(self, files: Sequence[Filed]) -> None:
         folders: dict[str, set[str]] = {}
@@ -176,15 +190,13 @@ class Returner:
         for inbox, changed in folders.items():
             self._deliveries[inbox].output.disk.sync([], changed)
 
-    def _is_filed(self, file: Filed) -> bool:
+    def _has_left(self, file: Filed) -> bool:
+        """Whether a file is no longer where it was filed; somebody else's may have that name meanwhile."""
         delivery = self._deliveries.get(file.hold.inbox)
-        return delivery is None or os.path.lexists(os.path.join(delivery.output.root, file.destination))
-
-
-def _hash(path: str) -> str:
-    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    with open(fd, "rb") as file:
-        digest = hashlib.sha256()
-        while part := file.read(_CHUNK_BYTES):
-            digest.update(part)
-    return digest.hexdigest()
+        if delivery is None:
+            return False
+        destination = os.path.join(delivery.output.root, file.destination)
+        if not os.path.lexists(destination):
+            return True
+        back = os.path.join(delivery.inbox, file.hold.path)
+        return not holds(destination, file.hold.size, file.sha256) and holds(back, file.hold.size, file.sha256)

@@ -5,7 +5,7 @@ What may be left out without harm is listed as well (`SPARE`), and a test sees t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from protocol import model
@@ -203,31 +203,17 @@ _RENAMING = [
     ("a return is not synced before `returned`", without(RENAMING, model.sync_return), begin(power_cuts=1, returns=1)),
     ("a file goes back before the intent is committed",
      earlier(RENAMING, "return", model.move_back, than=model.begin_return), begin(kills=1, returns=1)),
-]  # fmt: skip
-
-AS_IT_IS: list[tuple[str, Callable[[Protocol], Protocol], World]] = [
     ("a return that is resumed is not synced before `returned`",
-     lambda protocol: without(protocol, model.sync_return, of="start"), begin(kills=1, power_cuts=1, returns=1)),
+     without(RENAMING, model.sync_return, of="start"), begin(kills=1, power_cuts=1, returns=1)),
     ("what was given back is not synced when the start finds its row still open",
-     lambda protocol: without(protocol, model.sync_vanished), begin(kills=1, power_cuts=1, writes=1)),
+     without(RENAMING, model.sync_vanished), begin(kills=1, power_cuts=1, writes=1)),
     ("a class folder that an earlier process made is not synced before `filed`",
-     lambda protocol: instead(protocol, model.sync_new_folders, sync_new_folders), begin(kills=1, power_cuts=1)),
+     instead(RENAMING, model.sync_new_folders, sync_new_folders), begin(kills=1, power_cuts=1)),
     ("the name of a file that is going back is given to another",
-     lambda protocol: instead(protocol, model.last_look, last_look), begin(kills=1, retries=1)),
+     instead(RENAMING, model.last_look, last_look), begin(kills=1, retries=1)),
     ("at the start, whatever is at the destination counts as not put back yet",
-     lambda protocol: instead(protocol, model.resume_returns, resume_returns),
-     begin(kills=1, outsiders=1, returns=1)),
+     instead(RENAMING, model.resume_returns, resume_returns), begin(kills=1, outsiders=1, returns=1)),
 ]  # fmt: skip
-"""What the model found in the daemon, and the daemon still does: each leaves this list for that of the mutants when the
-daemon is mended, and the comparison of code and model (`test_conformance.py`) sees to it."""
-
-
-def as_it_is(protocol: Protocol) -> Protocol:
-    """What the daemon does today: the protocol with all of `AS_IT_IS`."""
-    for _, change, _ in AS_IT_IS:
-        protocol = change(protocol)
-    return protocol
-
 
 _COPYING = [
     ("the copy's content is not synced before its source goes",
@@ -261,7 +247,7 @@ def _named(protocol: Protocol, variant: str, name: str) -> Protocol:
 MUTANTS = [
     Mutant(f"{variant.name}: {name}", _named(protocol, variant.name, name), world)
     for variant, changes in (
-        (RENAMING, [*_RENAMING, *((name, change(RENAMING), world) for name, change, world in AS_IT_IS)]),
+        (RENAMING, _RENAMING),
         (COPYING, _COPYING),
     )
     for name, protocol, world in changes

@@ -13,12 +13,11 @@ import pytest
 from helpers import png
 from protocol.conforming import Daemon, Killed, Recorder, Verdict, follow, killed, prepare
 from protocol.model import RENAMING
-from protocol.mutants import as_it_is
 from protocol.state import Image, Item, Process, Thread, changed
 from protocol.world import dropped, outsider_at
 
 _MOST_EFFECTS = 60
-DAEMON = as_it_is(RENAMING)
+DAEMON = RENAMING
 
 
 @dataclass

@@ -1,0 +1,30 @@
+"""Whether a file still holds the very bytes that its row says."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+
+_CHUNK_BYTES = 1 << 20
+
+
+def sha256_of(path: str) -> str:
+    """SHA-256 of a regular file's bytes, in hex; a link is not followed.
+
+    Raises:
+        OSError: it is not there or cannot be read.
+    """
+    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    with open(fd, "rb") as file:
+        digest = hashlib.sha256()
+        while part := file.read(_CHUNK_BYTES):
+            digest.update(part)
+    return digest.hexdigest()
+
+
+def holds(path: str, size: int, sha256: str | None) -> bool:
+    """Whether a file of that size and hash is at `path`; where the hash is not known, its size has to do."""
+    try:
+        return os.lstat(path).st_size == size and sha256 in (None, sha256_of(path))
+    except OSError:
+        return False
