@@ -27,7 +27,7 @@ import auditor
 from helpers import FakeClassifier, by_colour, files_of, lines, make_bundle, make_tree, png, read_tree
 from pigeonholed import pipeline, records
 from pigeonholed.bundle import Bundle, BundleError
-from pigeonholed.decoding import Demand, examine
+from pigeonholed.decoding import Decode, Demand, examine
 from pigeonholed.engines import local as engine
 from pigeonholed.errors import Misconfigured, Unavailable
 from pigeonholed.finishing import Finisher
@@ -477,14 +477,14 @@ def test_batch_does_not_wait_for_pictures_that_turn_out_to_be_broken(
     place.drop({f"{number}.png": png(mark=number) for number in range(8)} | {"sub/bad.png": b""})
     good = threading.Semaphore(0)
 
-    def gated(arrival: Arrival, path: str, demand: Demand) -> Any:
+    def gated(arrival: Arrival, path: str, demand: Demand, decode: Decode) -> Any:
         if arrival.file.path == "sub/bad.png":
             for _ in range(8):
                 assert good.acquire(timeout=_LONG_S)
             threading.Event().wait(0.1)  # now the model holds eight, and waits for this one
         else:
             good.release()
-        return examine(arrival, path, demand)
+        return examine(arrival, path, demand, decode)
 
     monkeypatch.setattr(engine, "examine", gated)
     monkeypatch.setattr(engine, "_CHUNK", 1)
