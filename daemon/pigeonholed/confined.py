@@ -115,8 +115,8 @@ def _confine(parent: int) -> None:
         os._exit(1)  # it had died before
     prctl(_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     prctl(_SET_DUMPABLE, 0, 0, 0, 0)
-    # No core, no file grows, no process or thread, and neither file nor socket is opened: the pipes are open already.
-    for limit in (resource.RLIMIT_CORE, resource.RLIMIT_FSIZE, resource.RLIMIT_NPROC, resource.RLIMIT_NOFILE):
+    # No core, no process or thread, and neither file nor socket is opened: the pipes are open already.
+    for limit in (resource.RLIMIT_CORE, resource.RLIMIT_NPROC, resource.RLIMIT_NOFILE):
         resource.setrlimit(limit, (0, 0))
 
 
