@@ -190,3 +190,14 @@ def test_one_run_after_the_one_that_died_sets_it_aside_and_a_retry_is_tried_apar
     assert ward.row("deadly.png", "returned")["deaths"] == 3
     again = ward.row("deadly.png")
     assert (again["reason"], again["deaths"]) == ("poison", 3)
+
+
+@pytest.mark.slow
+def test_one_run_ends_though_a_picture_hangs(tmp_path: Path) -> None:
+    ward = make(tmp_path, more="[batching]\nmax_decode_s = 0.5\n")
+    ward.drop_neighbours(count=3)
+    ward.drop_deadly("hangs.png", "hang")
+    done = ward.run("run", "--once")
+    assert done.returncode == 0, done.stderr
+    assert "4 files filed: 1 rejected, 3 sorted" in done.stderr
+    assert ward.findings("hangs.png") == []
