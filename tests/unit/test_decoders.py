@@ -77,6 +77,7 @@ def taken(shop: Shop) -> list[Arrival]:
 
 def test_file_of_a_thread_that_hangs_is_taken_over_once_and_another_thread_goes_on(shop: Callable[[int], Shop]) -> None:
     shop1 = shop(1)
+    left_behind = shop1.decoders._decoders[0].thread
     hangs, healthy = make_arrival("hangs", 1), make_arrival("healthy", 2)
     shop1.files.put(hangs)
     assert taken(shop1) == [hangs]
@@ -84,7 +85,10 @@ def test_file_of_a_thread_that_hangs_is_taken_over_once_and_another_thread_goes_
     shop1.files.put(healthy)
     until(lambda: shop1.passed_on == [healthy], "the other file")
     assert shop1.decoders.take_over() == []
-    assert shop1.crew.dead() == []
+    shop1.release.set()
+    left_behind.join(5.0)
+    assert not left_behind.is_alive()
+    assert shop1.crew.dead() == [], "a thread that nobody expects anything of was missed"
     shop1.end()
     assert shop1.passed_on == [healthy], "a file that was taken over was passed on as well"
 

@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import cv2
@@ -178,7 +178,11 @@ def test_it_does_not_outlive_a_parent_that_is_killed(tmp_path: Path) -> None:
     assert parent.stderr.readline().startswith(b"decode hang")
     parent.kill()
     parent.communicate()
-    until(lambda: not Path(f"/proc/{child}").exists(), "its end")
+    try:
+        until(lambda: not Path(f"/proc/{child}").exists(), "its end", 10.0)
+    finally:
+        with suppress(ProcessLookupError):
+            os.kill(child, signal.SIGKILL)
 
 
 def test_thread_that_made_it_is_the_one_whose_end_it_does_not_survive() -> None:

@@ -30,6 +30,7 @@ class Court:
     told: list[Any] = field(default_factory=list)
     distrusted: set[str | None] = field(default_factory=set)
     processes: int = 0
+    asked: list[str] = field(default_factory=list)
     on_death: Callable[[], None] = lambda: None
 
     def examine(self, arrival: Arrival, decode: Decode) -> Decoded | Rejected:
@@ -65,6 +66,7 @@ def court(monkeypatch: pytest.MonkeyPatch) -> Iterator[Court]:
 
         def decode(self, data: bytes, _demand: Demand, _limit_s: float, told_to_end: Callable[[], bool]) -> Picture:
             assert not self.dead, "a dead process was asked"
+            court.asked.append(data.decode())
             was_fresh, self.fresh = self.fresh, False
             if data.startswith(b"kills") or (data.startswith(b"tired") and not was_fresh):
                 self.dead = True
@@ -99,6 +101,7 @@ def test_innocent_ones_share_a_process_and_do_not_wait_for_the_guilty(court: Cou
     assert told[:3] == [("a", "decoded"), ("b", "decoded"), ("c", "decoded")]
     assert told[3:] == [("kills", 1), ("kills", 2), ("kills", 3), ("kills", Reason.POISON)]
     assert court.processes == 2 + 3
+    assert court.asked == ["a", "kills", "b", "c", "kills", "kills", "kills"]
 
 
 def test_death_of_a_process_that_has_decoded_others_proves_nothing(court: Court) -> None:
