@@ -36,6 +36,18 @@ class Crew:
         thread.start()
         return thread
 
+    def dismiss(self, thread: threading.Thread) -> None:
+        """Expect no more of a thread: it hangs, and may end or not."""
+        self._threads.remove(thread)
+
+    def fail(self, error: BaseException) -> None:
+        """Make all end because of `error`, unless they end already."""
+        with self._lock:
+            if self.error is not None:
+                return
+            self.error = error
+        self._on_failure()
+
     def dead(self) -> list[str]:
         """The names of threads that have ended."""
         return [thread.name for thread in self._threads if not thread.is_alive()]
@@ -51,8 +63,4 @@ class Crew:
         except _ENDINGS:
             self._on_failure()
         except BaseException as error:
-            with self._lock:
-                if self.error is not None:
-                    return
-                self.error = error
-            self._on_failure()
+            self.fail(error)

@@ -7,6 +7,7 @@ import hashlib
 import os
 import stat
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,11 +17,12 @@ from pigeonholed.exif import taken_at
 from pigeonholed.images import Decoded, Fingerprint, Reason, Rejected, Status, Withdrawn
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from pigeonholed.images import Arrival
 
 _CHUNK_BYTES = 1 << 20
+
+Decode = Callable[[bytes, Fingerprint, "Demand"], imaging.Picture]
+"""How bytes become pixels: in this thread (`decode_here`) or elsewhere. Raises `ImagingError` for a bad picture."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +48,18 @@ class _StillChanging(Exception):
     """Somebody writes to the file while we read it."""
 
 
+def decode_here(data: bytes, _fingerprint: Fingerprint, demand: Demand) -> imaging.Picture:
+    """Decode in this very thread."""
+    return imaging.decode(data, demand.spec, max_pixels=demand.max_pixels, allow_truncated=demand.allow_truncated)
+
+
 def examine(
-    arrival: Arrival, path: str, demand: Demand, *, pause: Callable[[float], None] = time.sleep
+    arrival: Arrival,
+    path: str,
+    demand: Demand,
+    decode: Decode = decode_here,
+    *,
+    pause: Callable[[float], None] = time.sleep,
 ) -> Decoded | Rejected | Withdrawn:
     """Read, hash and decode one claimed file.
 
@@ -55,6 +67,7 @@ def examine(
         arrival: whose file it is.
         path: where it waits in the work folder.
         demand: what is wanted of it.
+        decode: where it is decoded; what it raises beside `ImagingError` is passed on.
         pause: called with seconds between the three attempts at a disk that fails to read.
 
     Raises:
@@ -83,14 +96,14 @@ def examine(
     if data is None:
         detail = f"{fingerprint.size} bytes, {demand.max_bytes} are allowed"
         return Rejected(arrival, fingerprint, Reason.TOO_LARGE, detail)
-    return _decoded(arrival, data, fingerprint, demand)
+    return _decoded(arrival, data, fingerprint, demand, decode)
 
 
-def _decoded(arrival: Arrival, data: bytes, fingerprint: Fingerprint, demand: Demand) -> Decoded | Rejected:
+def _decoded(
+    arrival: Arrival, data: bytes, fingerprint: Fingerprint, demand: Demand, decode: Decode
+) -> Decoded | Rejected:
     try:
-        picture = imaging.decode(
-            data, demand.spec, max_pixels=demand.max_pixels, allow_truncated=demand.allow_truncated
-        )
+        picture = decode(data, fingerprint, demand)
     except imaging.ImagingError as error:
         return Rejected(arrival, fingerprint, error.reason, error.detail)
     moment = taken_at(data) if demand.wants_date else None

@@ -83,6 +83,7 @@ class Arrival:
         key: 32 hex digits that identify this arrival for ever; also its name in the work folder.
         token: name of the work folder that holds it.
         seen_s: monotonic time at which it was first seen complete.
+        deaths: how many processes that decoded it alone have died of it, as far as earlier processes counted.
     """
 
     id: int
@@ -90,6 +91,7 @@ class Arrival:
     key: str
     token: str
     seen_s: float
+    deaths: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -151,6 +151,16 @@ class Ledger:
         """Count another attempt for arrivals that an earlier process left unfinished."""
         self._writer.write([Change(self._steps.attempt, [{"b_id": arrival.id} for arrival in arrivals])])
 
+    def record_deaths(self, arrival: Arrival) -> None:
+        """Record how many processes have died of decoding an arrival alone."""
+        self._writer.write([Change(self._steps.deaths, [{"b_id": arrival.id, "b_deaths": arrival.deaths}])])
+
+    def poisons(self) -> set[str]:
+        """The hashes of all pictures that were ever judged to be poison, also of those that were put back since."""
+        query = sa.select(tables.images.c.sha256).where(tables.IS_POISON)
+        with self._engine.connect() as connection:
+            return {sha256 for sha256 in connection.scalars(query) if sha256 is not None}
+
     def close(self, arrivals: Sequence[Arrival], status: Status, detail: str) -> None:
         """End arrivals that leave no result: `vanished`, or `lost`."""
         rows = [{"b_id": arrival.id, "b_status": status.value, "b_detail": detail} for arrival in arrivals]
@@ -316,7 +326,7 @@ def _filed(row: Any) -> Filed:
 
 def _in_flight(row: Any, seen_s: float) -> InFlight:
     file = ImageFile(row.inbox, from_text(row.source_path), row.size_bytes, row.mtime_ns)
-    arrival = Arrival(row.id, file, row.arrival, row.token, seen_s)
+    arrival = Arrival(row.id, file, row.arrival, row.token, seen_s, row.deaths)
     return InFlight(arrival, row.attempts, _plan_of(row, arrival) if row.status == Status.PLANNED else None)
 
 

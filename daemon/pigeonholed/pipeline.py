@@ -98,13 +98,14 @@ def build(
         patience = Patience(stop, on_retry)
         crew = Crew(lambda: service.tear_down())  # noqa: PLW0108 (the service is made below)
         routes = {inbox.name: _route(inbox, outputs, lanes) for inbox in settings.inbox}
-        workers = settings.batching.decode_workers or os.cpu_count() or 1
-        sizes = Sizes(settings.batching.max_batch_size, settings.batching.max_wait_s, workers)
+        batching = settings.batching
+        workers = batching.decode_workers or os.cpu_count() or 1
+        sizes = Sizes(batching.max_batch_size, batching.max_wait_s, workers, batching.max_decode_s)
         reporter = Reporter(metrics, statistics)
         finisher = Finisher(deliveries, ledger, patience, reporter.filed_batch, reporter.withdrawn)
         resumed = recovery.recover(ledger, finisher, deliveries, time.monotonic())
 
-        engine = LocalEngine(routes, sizes, crew, patience, metrics)
+        engine = LocalEngine(routes, sizes, ledger, crew, patience, metrics)
         stack.callback(engine.abort)  # ends its threads where the service is never run
         feeds = [
             Feed(watch_of(inbox, output.now_ns, partial(records.holds.covers, inbox.name)), output)

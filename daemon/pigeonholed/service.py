@@ -83,6 +83,7 @@ class Service:
         while claiming.is_alive():
             self.observe()
             self.switcher.look()
+            self.engine.take_over()
             if not self.stuck():
                 systemd.notify("WATCHDOG=1", f"STATUS={self.reporter.filed} files filed")
             self._attention.wait(_LOOK_EVERY_S)
@@ -171,7 +172,7 @@ class Service:
 
     def _claim(self) -> None:
         try:
-            self.engine.submit(self.resumed)
+            self.engine.submit_suspects(self.resumed)
             self.claiming.run(self.stop)
         finally:
             self._attention.set()

@@ -196,6 +196,7 @@ class BatchingSettings(Section):
     max_batch_size: Count = 64
     max_wait_s: Seconds = 0.5
     decode_workers: int = Field(default=0, ge=0, description="a whole number, 0 (one for each CPU) or more")
+    max_decode_s: Interval = 60.0
 
 
 class RuntimeSettings(Section):

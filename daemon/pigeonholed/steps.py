@@ -86,6 +86,8 @@ class Steps:
             .values(status=Status.FILED.value, filed_at=sa.bindparam("b_filed_at"))
         )
         self.attempt = prepared(sa.update(images).where(this).values(attempts=images.c.attempts + 1))
+        # A number, not one more: said again after a lost acknowledgement, it is the same.
+        self.deaths = prepared(sa.update(images).where(this).values(deaths=sa.bindparam("b_deaths")))
         self.close = prepared(
             sa.update(images).where(this).values(status=sa.bindparam("b_status"), detail=sa.bindparam("b_detail"))
         )

@@ -75,11 +75,17 @@ images = Table(
     Column("arrival", String(32), nullable=False),
     Column("token", String(32), nullable=False),
     Column("attempts", Integer, nullable=False, server_default="1"),
+    # How many processes that decoded it alone have died of it; the death of the daemon itself is never counted.
+    Column("deaths", Integer, nullable=False, server_default="0"),
 )
 
 # Only the handful of rows in flight are in this index, so it costs next to nothing at millions of rows.
 _IN_FLIGHT = text("status IN ('claimed', 'ingested', 'planned')")
 Index("images_in_flight", images.c.status, sqlite_where=_IN_FLIGHT, postgresql_where=_IN_FLIGHT)
+
+# The same bytes are not decoded beside others again, under whatever name they come.
+IS_POISON = text("reason = 'poison'")
+Index("images_poison", images.c.sha256, sqlite_where=IS_POISON, postgresql_where=IS_POISON)
 
 predictions = Table(
     "predictions",

@@ -246,3 +246,36 @@ def test_large_numbers_fit(db: Engine, ledger: Ledger) -> None:
 def test_identity_is_that_of_the_database(db: Engine, ledger: Ledger, writer: Writer) -> None:
     assert ledger.identity == Ledger(db, writer).identity
     assert len(bytes.fromhex(ledger.identity)) == 16
+
+
+def test_deaths_that_are_recorded_are_found_by_the_next_process(db: Engine, ledger: Ledger, arrival: Arrival) -> None:
+    assert ledger.in_flight(0.0)[0].arrival.deaths == 0
+    for _ in range(2):  # the acknowledgement of the first was lost
+        ledger.record_deaths(replace(arrival, deaths=2))
+    assert ledger.in_flight(0.0)[0].arrival.deaths == 2
+    assert _row(db)["attempts"] == 1
+
+
+def test_poison_is_remembered_by_its_bytes_also_when_it_is_put_back(ledger: Ledger, arrival: Arrival) -> None:
+    ledger.plan([_rejected(arrival)])
+    assert ledger.poisons() == set()
+    ledger.plan([replace(_rejected(arrival), reason=Reason.POISON)])
+    assert ledger.poisons() == {_SHA}
+    ledger.confirm([arrival])
+    (filed,) = ledger.filed()
+    ledger.begin_return([filed], hold=False)
+    ledger.end_return([filed])
+    assert ledger.poisons() == {_SHA}
+
+
+def test_poison_is_found_by_its_small_index(db: Engine, ledger: Ledger) -> None:
+    """At millions of filed rows, the start must not read them all."""
+    if db.dialect.name != "sqlite":
+        pytest.skip("reads the plan of SQLite")
+    statements: list[str] = []
+    sa.event.listen(db, "before_cursor_execute", lambda _c, _u, statement, *_more: statements.append(statement))
+    ledger.poisons()
+    (query,) = [statement for statement in statements if "FROM images" in statement]
+    with db.connect() as connection:
+        plan = " ".join(str(row) for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {query}"))
+    assert "images_poison" in plan

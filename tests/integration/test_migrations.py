@@ -63,6 +63,19 @@ def test_schema_can_be_taken_back_to_nothing_and_made_again(empty: Engine) -> No
     assert set(_CONTRACT) <= _tables(empty)
 
 
+def test_rows_of_the_first_schema_are_kept_and_had_no_deaths(empty: Engine) -> None:
+    with empty.begin() as connection:
+        command.upgrade(database._alembic(connection), "0001")
+        columns = {"id": 7, "inbox": "camera", "source_path": "x", "status": "claimed", "arrival": "a", "token": "t"}
+        names = ", ".join(columns)
+        values = ", ".join(f":{name}" for name in columns)
+        statement = f"INSERT INTO images ({names}, arrived_at) VALUES ({values}, '2026-01-01 00:00:00')"
+        connection.execute(sa.text(statement), columns)
+    database.upgrade(empty)
+    with empty.connect() as connection:
+        assert connection.execute(sa.select(tables.images.c.id, tables.images.c.deaths)).all() == [(7, 0)]
+
+
 def test_upgrading_twice_changes_nothing_and_keeps_the_identity(empty: Engine) -> None:
     database.upgrade(empty)
     identity = database.identity_of(empty)

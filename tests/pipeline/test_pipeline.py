@@ -25,9 +25,9 @@ from hypothesis import strategies as st
 
 import auditor
 from helpers import FakeClassifier, by_colour, files_of, lines, make_bundle, make_tree, png, read_tree
-from pigeonholed import pipeline, records
+from pigeonholed import imaging, pipeline, records
 from pigeonholed.bundle import Bundle, BundleError
-from pigeonholed.decoding import Demand, examine
+from pigeonholed.decoding import Decode, Demand, examine
 from pigeonholed.engines import local as engine
 from pigeonholed.errors import Misconfigured, Unavailable
 from pigeonholed.finishing import Finisher
@@ -81,6 +81,7 @@ class Place:
     max_batch_size: int = 8
     decode_workers: int = 2
     max_wait_s: float = 0.05
+    max_decode_s: float = 60.0
 
     def settings(self, **more: Any) -> Settings:
         chosen: dict[str, dict[str, Any]] = {
@@ -95,7 +96,10 @@ class Place:
                 "control": ControlSettings(socket=self.root / "s"),
                 "inbox": tuple(InboxSettings(name=name, **given) for name, given in chosen.items()),
                 "batching": BatchingSettings(
-                    max_batch_size=self.max_batch_size, max_wait_s=self.max_wait_s, decode_workers=self.decode_workers
+                    max_batch_size=self.max_batch_size,
+                    max_wait_s=self.max_wait_s,
+                    decode_workers=self.decode_workers,
+                    max_decode_s=self.max_decode_s,
                 ),
                 "metrics": MetricsSettings(listen=None),
                 **more,
@@ -477,20 +481,47 @@ def test_batch_does_not_wait_for_pictures_that_turn_out_to_be_broken(
     place.drop({f"{number}.png": png(mark=number) for number in range(8)} | {"sub/bad.png": b""})
     good = threading.Semaphore(0)
 
-    def gated(arrival: Arrival, path: str, demand: Demand) -> Any:
+    def gated(arrival: Arrival, path: str, demand: Demand, decode: Decode) -> Any:
         if arrival.file.path == "sub/bad.png":
             for _ in range(8):
                 assert good.acquire(timeout=_LONG_S)
             threading.Event().wait(0.1)  # now the model holds eight, and waits for this one
         else:
             good.release()
-        return examine(arrival, path, demand)
+        return examine(arrival, path, demand, decode)
 
     monkeypatch.setattr(engine, "examine", gated)
     monkeypatch.setattr(engine, "_CHUNK", 1)
     text = place.run_once().metrics.expose()[0].decode()
     assert 'batch_flush_total{reason="timeout"} 0.0' in text
     assert 'batch_flush_total{reason="idle"} 1.0' in text
+
+
+def test_picture_on_which_a_thread_hangs_is_filed_once_and_nobody_waits_for_it(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place.decode_workers, place.max_decode_s, place.max_wait_s = 1, 0.2, 60.0
+    place.drop({"slow.png": png(mark=1)})
+    dropped = place.dropped()
+    decode, go_on = imaging.decode, threading.Event()
+
+    def hanging(data: bytes, *more: Any, **named: Any) -> imaging.Picture:
+        if data == png(mark=1):
+            assert go_on.wait(_LONG_S)
+        return decode(data, *more, **named)
+
+    monkeypatch.setattr(imaging, "decode", hanging)  # here, but not in the process
+    with place.serving() as service:
+        _until(lambda: service.reporter.filed == 1)
+        place.drop({"other.png": png(mark=2)})
+        dropped += place.dropped()
+        _until(lambda: service.reporter.filed == 2)
+        assert service.stuck() == []
+        go_on.set()
+    place.audit(dropped)
+    assert place.statuses() == {"filed": 2}
+    text = service.metrics.expose()[0].decode()
+    assert 'batch_flush_total{reason="timeout"} 0.0' in text
 
 
 def test_metrics_say_what_happened(place: Place) -> None:

@@ -74,6 +74,7 @@ def test_the_defaults_are_those_of_the_contract(tmp_path: Path) -> None:
         0.5,
         0,
     )
+    assert settings.batching.max_decode_s == 60.0
     assert (settings.runtime.kind, settings.runtime.device, settings.runtime.precision) == ("auto", "auto", "auto")
     assert (settings.engine.kind, settings.engine.address) == ("local", "auto")
     assert settings.metrics.listen == Address("127.0.0.1", 9109)

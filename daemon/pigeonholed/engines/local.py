@@ -11,24 +11,29 @@ from typing import TYPE_CHECKING
 
 from pigeonholed.batching import batches
 from pigeonholed.channel import Channel
-from pigeonholed.decoding import examine
+from pigeonholed.decoding import decode_here, examine
+from pigeonholed.engines.decoders import Decoders, Suspected
 from pigeonholed.images import Decoded, Status, Withdrawn
 from pigeonholed.metrics import Stage
+from pigeonholed.suspects import Suspects
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from pigeonholed.batching import Flush
     from pigeonholed.crew import Crew
-    from pigeonholed.decoding import Demand
+    from pigeonholed.decoding import Decode, Demand
+    from pigeonholed.engines.decoders import Hands
     from pigeonholed.images import Arrival, Handled, Rejected
     from pigeonholed.imaging import PixelSpec
+    from pigeonholed.ledger import Ledger
     from pigeonholed.metrics import Metrics
     from pigeonholed.output import Output
     from pigeonholed.patience import Patience
     from pigeonholed.serving import Policy, Served
 
 _CHUNK = 16  # files that one decoder takes at a time: few enough that no decoder idles beside a full one
+_LOOK_EVERY_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,26 +91,34 @@ class Lane:
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """Batch size and wait, and how many threads decode."""
+    """Batch size and wait, how many threads decode, and how long one may take over a picture."""
 
     max_batch_size: int
     max_wait_s: float
     decode_workers: int
+    max_decode_s: float
 
 
 class LocalEngine:
-    """Decodes in `decode_workers` threads and classifies in one thread a model.
+    """Decodes in `decode_workers` threads, suspects in a process, and classifies in one thread a model.
 
     Args:
         routes: by inbox.
         sizes: of batches and of the crew.
+        ledger: knows and counts what processes died of.
         crew: runs the threads.
         patience: waits for lost mounts and the like.
         metrics: told at the seams.
     """
 
     def __init__(
-        self, routes: Mapping[str, Route], sizes: Sizes, crew: Crew, patience: Patience, metrics: Metrics
+        self,
+        routes: Mapping[str, Route],
+        sizes: Sizes,
+        ledger: Ledger,
+        crew: Crew,
+        patience: Patience,
+        metrics: Metrics,
     ) -> None:
         self._routes = routes
         self._sizes = sizes
@@ -114,7 +127,10 @@ class LocalEngine:
         self._files: Channel[Arrival] = Channel(sizes.max_batch_size * 4)
         self._outcomes: Channel[Handled] = Channel(sizes.max_batch_size * 4)
         self._lanes = list({id(route.lane): route.lane for route in routes.values()}.values())
-        self._decoders = [crew.start(f"decoder-{index}", self._decode) for index in range(sizes.decode_workers)]
+        self._distrusted: set[str | None] = {*ledger.poisons()}
+        self._suspects = Suspects(self._examine, self._judged, ledger, patience, sizes.max_decode_s, self._distrusted)
+        self._judge = crew.start("judge", self._suspects.run)
+        self._decoders = Decoders(sizes.decode_workers, self._decode, crew, sizes.max_decode_s, self._distrusted)
         self._classifiers = [
             crew.start(f"classifier-{lane.served.bundle.name}", lambda lane=lane: self._classify(lane))  # type: ignore[misc]
             for lane in self._lanes
@@ -128,6 +144,10 @@ class LocalEngine:
                 lane.flow.add(count)
             self._files.put(chunk)
 
+    def submit_suspects(self, arrivals: Sequence[Arrival]) -> None:
+        """Take files that were in flight when an earlier process died, perhaps of one of them."""
+        self._suspects.add(arrivals)
+
     def handled(self, timeout_s: float | None) -> Sequence[Handled] | None:
         """Outcomes; an empty sequence when none came within `timeout_s`, None once all has come out."""
         return self._outcomes.get(timeout_s)
@@ -135,17 +155,26 @@ class LocalEngine:
     def close(self) -> None:
         """Let everything run out: first the decoders, then the models."""
         self._files.close()
-        for thread in self._decoders:
-            thread.join()
+        while not self._decoders.join(_LOOK_EVERY_S):
+            self.take_over()
+        self._suspects.close()
+        self._judge.join()
         for lane in self._lanes:
             lane.decoded.close()
         for thread in self._classifiers:
             thread.join()
         self._outcomes.close()
 
+    def take_over(self) -> None:
+        """Find decoders that hang; others do their work. Called now and then by the thread that calls `close`."""
+        for arrivals in self._decoders.take_over():
+            self._suspects.add(arrivals)
+            self._leave_flow(arrivals)
+
     def abort(self) -> None:
         """Drop everything: a stage has failed."""
         self._files.abort()
+        self._suspects.abort()
         for lane in self._lanes:
             lane.decoded.abort()
         self._outcomes.abort()
@@ -153,7 +182,7 @@ class LocalEngine:
     def waiting(self) -> dict[Stage, int]:
         """Pictures in front of each stage."""
         return {
-            Stage.DECODE: len(self._files),
+            Stage.DECODE: len(self._files) + len(self._suspects),
             Stage.INFER: sum(len(lane.decoded) for lane in self._lanes),
             Stage.FILE: len(self._outcomes),
         }
@@ -162,32 +191,55 @@ class LocalEngine:
         """What serves each inbox now."""
         return {name: route.lane.served for name, route in self._routes.items()}
 
-    def _decode(self) -> None:
+    def _decode(self, hands: Hands) -> None:
         duration = self._metrics.stage_duration_seconds.labels(Stage.DECODE)
         for chunk in self._files:
             ready: dict[int, list[Decoded]] = {}
             refused: list[Handled] = []
+            suspects: list[Arrival] = []
+            hands.take(chunk)
             for arrival in chunk:
                 started_s = time.perf_counter()
-                route = self._routes[arrival.file.inbox]
-                result = self._examine(arrival, route, route.lane.spec)
+                try:
+                    result = self._examine(arrival, hands.decode)
+                except Suspected:
+                    suspects.append(arrival)
+                    continue
                 duration.observe(time.perf_counter() - started_s)
                 if isinstance(result, Decoded):
-                    ready.setdefault(id(route.lane), []).append(result)
+                    ready.setdefault(id(self._routes[arrival.file.inbox].lane), []).append(result)
                 else:
                     refused.append(result)
+            if not hands.let_go():
+                return  # they are in other hands, and another thread has this one's place
+            self._suspects.add(suspects)
             self._pass_on(chunk, ready, refused)
 
-    def _examine(self, arrival: Arrival, route: Route, spec: PixelSpec) -> Decoded | Rejected | Withdrawn:
+    def _examine(
+        self, arrival: Arrival, decode: Decode, spec: PixelSpec | None = None
+    ) -> Decoded | Rejected | Withdrawn:
+        """Read and decode a claimed file for `spec`, or for what its model wants to see now."""
+        route = self._routes[arrival.file.inbox]
+        spec = spec or route.lane.spec
         demand = route.demand if route.demand.spec == spec else replace(route.demand, spec=spec)
-        look = partial(_read, arrival, route.output, demand)
+        look = partial(_read, arrival, route.output, demand, decode)
         return self._patience.retry("decode", "read a claimed file", look)
+
+    def _judged(self, result: Decoded | Rejected | Withdrawn) -> None:
+        """Take what became of a suspect; nobody waited for it, so it was in no lane's flow."""
+        if isinstance(result, Decoded):
+            self._routes[result.arrival.file.inbox].lane.decoded.put([result])
+        else:
+            self._outcomes.put([result])
 
     def _pass_on(self, chunk: Sequence[Arrival], ready: Mapping[int, list[Decoded]], refused: list[Handled]) -> None:
         for lane in self._lanes:
             lane.decoded.put(ready.get(id(lane), ()))
         self._outcomes.put(refused)
         # Only now, so that a model which sees nothing more on its way has everything already.
+        self._leave_flow(chunk)
+
+    def _leave_flow(self, chunk: Sequence[Arrival]) -> None:
         for lane, count in self._lanes_of(chunk):
             if lane.flow.arrived(count):
                 lane.decoded.wake()
@@ -222,7 +274,7 @@ class LocalEngine:
         seen: list[Decoded] = []
         refused: list[Handled] = []
         for decoded in batch:
-            again = self._examine(decoded.arrival, self._routes[decoded.arrival.file.inbox], spec)
+            again = self._examine(decoded.arrival, decode_here, spec)
             if isinstance(again, Decoded):
                 seen.append(again)
             else:
@@ -237,9 +289,9 @@ class LocalEngine:
         self._metrics.batch_flush_total.labels(flush).inc()
 
 
-def _read(arrival: Arrival, output: Output, demand: Demand) -> Decoded | Rejected | Withdrawn:
+def _read(arrival: Arrival, output: Output, demand: Demand, decode: Decode) -> Decoded | Rejected | Withdrawn:
     """Examine a claimed file; one that seems to be missing is only lost if the whole output is not away."""
-    result = examine(arrival, output.work_path(arrival), demand)
+    result = examine(arrival, output.work_path(arrival), demand, decode)
     if isinstance(result, Withdrawn) and result.status is Status.LOST:
         output.require()
     return result
