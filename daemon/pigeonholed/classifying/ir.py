@@ -124,8 +124,8 @@ class _Reader:
         if self._notes or tag in _NOTES:
             self._notes += 1
             return
-        if tag not in _INSIDE.get(self._way[-1], ()):
-            raise _Refused(f"{tag[:60]!a} is not allowed in {self._way[-1] or 'it'}")
+        if tag not in _INSIDE.get(self._way[-1], ()) or self._text.strip():
+            raise _Refused(f"{tag[:60]!a} is not allowed in {self._way[-1] or 'it'}, or text before it")
         if tag == "layer":
             self._operation = _operation_of(attributes)
         elif tag == "data":

@@ -131,7 +131,7 @@ def _ask(request: bytes, deadline_s: float, given_up: Callable[[], bool]) -> tup
         said.seek(0)
         try:
             answer = json.loads(said.read(_ANSWER_BYTES))
-        except ValueError:
+        except (ValueError, RecursionError):
             answer = {}
         return status, answer if isinstance(answer, dict) else {}
 
