@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import random
 import time
+from collections.abc import Callable
 from pathlib import Path
 
+import h5py  # type: ignore[import-untyped]
+import numpy as np
+
 from bundles import make_bundle
+from hostile import parts, zipped
 from pigeonholed import sealing
 from pigeonholed.bundle import Bundle, BundleError
-from pigeonholed.classifying import tried
+from pigeonholed.classifying import allowlist, ir, tried
 
-SECONDS = float(os.environ.get("PIGEONHOLED_TEST_BUNDLE_FUZZ_S", "8"))
+SECONDS = float(os.environ.get("PIGEONHOLED_TEST_BUNDLE_FUZZ_S", "6"))
 """How long; `make soak` sets more."""
 
 FIRST_SEED = int(os.environ.get("PIGEONHOLED_TEST_SEED", "1"))
@@ -79,6 +85,46 @@ def test_mutated_bundle_is_loaded_or_refused(tmp_path: Path) -> None:
         (folder / sealing.SEAL).write_text(seal.replace(*digests))
         outcomes[outcome(folder, f"PIGEONHOLED_TEST_SEED={seed} ({name})")] += 1
         (folder / name).write_bytes(whole)
+        seed += 1
+    print(outcomes, "next seed", seed)
+    assert all(outcomes.values())
+
+
+def weights() -> bytes:
+    """An HDF5 file as Keras lays it out."""
+    buffer = io.BytesIO()
+    with h5py.File(buffer, "w") as file:
+        for name in ("conv", "dense"):
+            group = file.create_group(f"layers/{name}/vars")
+            group["0"] = np.arange(24, dtype=np.float32).reshape(2, 3, 4)
+            group["1"] = np.zeros(4, np.float32)
+    return buffer.getvalue()
+
+
+def test_mutated_network_is_read_or_refused(tmp_path: Path) -> None:
+    """The readers before the runtimes, which are reached far oftener this way: thousands of times."""
+    folder = make_bundle(tmp_path / "bundle")
+    graph, config = (folder / "export/openvino/model.xml").read_bytes(), dict(parts())["config.json"]
+    plain = weights()
+    readers: list[tuple[bytes, Callable[[bytes], object]]] = [
+        (graph, lambda data: ir.checked(data, 64, tmp_path)),
+        (config, lambda data: allowlist.check(zipped([parts_[0], ("config.json", data), parts_[2]]), tmp_path)),
+        (plain, lambda data: allowlist.check_weights(zipped([*parts_[:2], ("model.weights.h5", data)]), tmp_path)),
+        (zipped(parts()), lambda data: allowlist.check(data, tmp_path)),
+    ]
+    parts_ = parts()
+    seed, outcomes, ends_s = FIRST_SEED, {"read": 0, "refused": 0}, time.monotonic() + SECONDS / 2
+    while time.monotonic() < ends_s or seed < FIRST_SEED + 100:
+        whole, read = readers[seed % len(readers)]
+        started_s = time.monotonic()
+        try:
+            read(mutated(whole, random.Random(seed)))
+            outcomes["read"] += 1
+        except BundleError:
+            outcomes["refused"] += 1
+        except BaseException as error:
+            raise AssertionError(f"PIGEONHOLED_TEST_SEED={seed}") from error
+        assert time.monotonic() - started_s < LONGEST_S, f"PIGEONHOLED_TEST_SEED={seed} took too long"
         seed += 1
     print(outcomes, "next seed", seed)
     assert all(outcomes.values())
