@@ -16,7 +16,7 @@ from bundles import make_bundle, probabilities, solid
 from hostile import ALL, KERAS, Canary, Touch, spoil
 from pigeonholed.bundle import Bundle, BundleError
 from pigeonholed.channel import Channel
-from pigeonholed.classifying import load_classifier, tried
+from pigeonholed.classifying import load_classifier, selftest, tried
 from pigeonholed.engines.local import Lane
 from pigeonholed.serving import Served
 from pigeonholed.store import ModelStore
@@ -153,3 +153,14 @@ def test_file_swapped_between_two_reads_is_never_used(
         np.testing.assert_allclose(classifier.predict(PICTURE), probabilities(PICTURE), atol=1e-5)
     assert set(handed_out) <= {verified}
     assert reads
+
+
+def test_picture_of_another_size_is_not_even_decoded(
+    tmp_path: Path, template: Path, store: ModelStore, canary: Canary, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    staging = shutil.copytree(template, tmp_path / "staging")
+    spoil("selftest-bomb")(staging, canary)
+    bundle = store.publish("tiny", staging)
+    monkeypatch.setattr(selftest.cv2, "imdecode", lambda *_: pytest.fail("a picture of 30,000 x 30,000 was decoded"))
+    with pytest.raises(BundleError, match="is no picture of 8 x 8"):
+        load_classifier(bundle, kind="openvino", max_batch_size=2)
