@@ -113,8 +113,9 @@ class Demo:
             for path in [self.folder / "dropped.csv", *self.folder.glob("pigeonholed.db*")]:
                 path.unlink(missing_ok=True)
         try:
+            self.folder.mkdir(mode=0o755, parents=True, exist_ok=True)
             for name in ("inbox", "sorted", "models"):
-                (self.folder / name).mkdir(parents=True, exist_ok=True)
+                (self.folder / name).mkdir(mode=0o755, exist_ok=True)
             config.write_text(_CONFIG)
         except OSError as error:
             raise Misconfigured(f"cannot make the demo in {self.folder}: {error.strerror}") from None

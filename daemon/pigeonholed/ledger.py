@@ -177,6 +177,15 @@ class Ledger:
         }
         self._writer.write([Change(self._steps.model, [row])])
 
+    def has_served(self, digest: str) -> bool:
+        """Whether the model version of this digest was loaded for this database before; False where none answers."""
+        query = sa.select(sa.exists().where(tables.models.c.digest == digest))
+        try:
+            with self._engine.connect() as connection:
+                return bool(connection.scalar(query))
+        except sa.exc.DBAPIError:
+            return False
+
     def in_flight(self, seen_s: float) -> list[InFlight]:
         """What earlier processes left unfinished, oldest first."""
         columns = tables.images.c

@@ -15,7 +15,7 @@ import structlog
 from pigeonholed import imaging, recovery
 from pigeonholed.channel import Channel
 from pigeonholed.claiming import Claimer, Feed
-from pigeonholed.classifying import DeviceUnavailable, load_classifier
+from pigeonholed.classifying import DeviceUnavailable, load_classifier, trial
 from pigeonholed.control import ControlServer
 from pigeonholed.crew import Crew
 from pigeonholed.decoding import Demand
@@ -43,6 +43,8 @@ from pigeonholed.watching import Rules, Watch
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
+    from pigeonholed.bundle import Bundle
+    from pigeonholed.classifying import RuntimeOptions
     from pigeonholed.output import Output
     from pigeonholed.records import Records
     from pigeonholed.settings import InboxSettings, Settings
@@ -86,7 +88,7 @@ def build(
         addresses = _serve_http(settings, metrics, health, stack)
         records = stack.enter_context(open_records(settings, stop=stop, serving=not once, may_upgrade=may_upgrade))
         ledger, deliveries, outputs = records.ledger, records.deliveries, records.outputs
-        lanes = _load_models(settings, records, metrics)
+        lanes = _load_models(settings, records, metrics, stop)
 
         statistics = Statistics({inbox.name: to_text(str(inbox.path)) for inbox in settings.inbox})
 
@@ -128,7 +130,7 @@ def build(
             statistics=statistics,
             watches=watches,
             events=None if once else _watch_events(settings, watches, claimer, stack),
-            switcher=_switcher(settings, records, lanes, metrics, statistics),
+            switcher=_switcher(settings, records, lanes, metrics, statistics, stop),
             resumed=resumed,
             addresses=addresses,
         )
@@ -147,7 +149,7 @@ def rehearse(settings: Settings, records: Records) -> None:
     _check_supported(settings)
     check_inboxes(settings, records.ledger, serving=True)
     for name, version in {(inbox.model, inbox.version) for inbox in settings.inbox}:
-        load_served(settings, ModelStore(settings.models.dir), name, version)
+        open_tried(settings, replace(records, store=ModelStore(settings.models.dir)), name, version)
 
 
 @dataclass(slots=True)
@@ -244,32 +246,57 @@ def _serve_control(settings: Settings, service: Service, reload: Callable[[], No
     stack.callback(server.close)
 
 
-def _load_models(settings: Settings, records: Records, metrics: Metrics) -> dict[tuple[str, object], Lane]:
+def _load_models(
+    settings: Settings, records: Records, metrics: Metrics, stop: threading.Event
+) -> dict[tuple[str, object], Lane]:
     lanes: dict[tuple[str, object], Lane] = {}
     for inbox in settings.inbox:
         key = (inbox.model, inbox.version)
         if key not in lanes:
-            served = load_served(settings, records.store, inbox.model, inbox.version)
+            served = load_served(settings, open_tried(settings, records, inbox.model, inbox.version, stop))
             lanes[key] = Lane(served, Channel(settings.batching.max_batch_size * 4))
             _announce(settings, records, metrics, lanes[key], key)
     return lanes
 
 
-def load_served(settings: Settings, store: ModelStore, name: str, version: int | Literal["current"]) -> Served:
-    """Open, check and warm a version of a model."""
-    bundle = store.open(name, version)
-    runtime = settings.runtime
+def open_tried(
+    settings: Settings,
+    records: Records,
+    name: str,
+    version: int | Literal["current"],
+    stop: threading.Event | None = None,
+) -> Bundle:
+    """Open a version that may be loaded here: a child process has tried it, now or before it last served.
+
+    Raises:
+        BundleError: it is refused, or crashed the child, hung it or wanted too much memory.
+        Unavailable: the device is not to be had.
+    """
+    bundle = records.store.open(name, version)
+    if not records.ledger.has_served(bundle.digest):
+        given_up = (stop or threading.Event()).is_set
+        try:
+            trial.hold(bundle, **_runtime_of(settings), given_up=given_up)
+        except DeviceUnavailable as error:
+            raise Unavailable(str(error)) from None
+    return bundle
+
+
+def load_served(settings: Settings, bundle: Bundle) -> Served:
+    """Check and warm a version of a model in this process."""
     try:
-        classifier = load_classifier(
-            bundle,
-            kind=runtime.kind,
-            device=runtime.device,
-            precision=runtime.precision,
-            max_batch_size=settings.batching.max_batch_size,
-        )
+        return Served(bundle, load_classifier(bundle, **_runtime_of(settings)))
     except DeviceUnavailable as error:
         raise Unavailable(str(error)) from None
-    return Served(bundle, classifier)
+
+
+def _runtime_of(settings: Settings) -> RuntimeOptions:
+    return {
+        "kind": settings.runtime.kind,
+        "device": settings.runtime.device,
+        "precision": settings.runtime.precision,
+        "max_batch_size": settings.batching.max_batch_size,
+    }
 
 
 def _announce(settings: Settings, records: Records, metrics: Metrics, lane: Lane, key: tuple[str, object]) -> None:
@@ -296,6 +323,7 @@ def _switcher(
     lanes: Mapping[tuple[str, object], Lane],
     metrics: Metrics,
     statistics: Statistics,
+    stop: threading.Event,
 ) -> Switcher:
     """Follows the models that are not pinned to a version."""
     keys = {id(lane): key for key, lane in lanes.items()}
@@ -311,7 +339,7 @@ def _switcher(
     return Switcher(
         records.store,
         [lane for (_name, version), lane in lanes.items() if version == "current"],
-        lambda name: load_served(settings, records.store, name, "current"),
+        lambda name: load_served(settings, open_tried(settings, records, name, "current", stop)),
         switched,
         refused,
     )

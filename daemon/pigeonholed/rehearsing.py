@@ -34,7 +34,7 @@ def dry_run(settings: Settings) -> Iterator[dict[str, Any]]:
     for inbox in settings.inbox:
         if not os.path.isdir(inbox.path):
             raise Misconfigured(f"the inbox {inbox.path} does not exist; make that folder first")
-        served = load_served(settings, store, inbox.model, inbox.version)
+        served = load_served(settings, store.open(inbox.model, inbox.version))
         looker = Looker(served, demand_of(inbox, served), policy_of(inbox))
         placer = Placer(inbox.template)
         promised: set[str] = set()

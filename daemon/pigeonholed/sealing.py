@@ -6,6 +6,7 @@ The format is that of `sha256sum`; `sha256sum --check SHA256SUMS` in the folder 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 import re
 import stat
@@ -18,8 +19,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SEAL = "SHA256SUMS"
-MAX_FILES = 4096
+MAX_FILES = 4096  # folders among them
 MAX_FILE_BYTES = 4 << 30
+MAX_BYTES = 8 << 30  # of all files together
 MAX_TEXT_BYTES = 8 << 20  # the seal itself, and any file that is read as text
 
 _CHUNK_BYTES = 1 << 20
@@ -56,6 +58,8 @@ def verify(folder: Path) -> dict[str, str]:
     """
     listed = _parse(read(folder, SEAL, limit=MAX_TEXT_BYTES).decode("utf-8", "replace"))
     present = set(_files(folder)) - {SEAL}
+    if sum(_size(folder / name) for name in present) > MAX_BYTES:
+        raise SealError(f"its files are larger than {MAX_BYTES} bytes together")
     for name in sorted(present - listed.keys()):
         raise SealError(f"{name} is not listed in {SEAL}")
     for name, expected in listed.items():
@@ -117,24 +121,35 @@ def _check_name(name: str) -> None:
         raise SealError(f"the file name {name[:200]!r} is not allowed in it")
 
 
-def _files(folder: Path, prefix: str = "") -> Iterator[str]:
-    """Relative paths of all files; anything that is neither a regular file nor a folder is refused."""
+def _files(folder: Path, prefix: str = "", left: Iterator[int] | None = None) -> Iterator[str]:
+    """Relative paths of all files; anything that is neither a regular file nor a folder is refused.
+
+    `left` counts down what may still come, over all folders.
+    """
+    left = iter(range(MAX_FILES)) if left is None else left
     try:
         with os.scandir(folder / prefix) as entries:
-            children = sorted(entries, key=lambda entry: entry.name)[: MAX_FILES + 1]
+            children = sorted(itertools.islice(entries, MAX_FILES + 1), key=lambda entry: entry.name)
     except OSError as fault:
         raise SealError(f"it cannot be listed ({fault.strerror})") from fault
-    if len(children) > MAX_FILES:
-        raise SealError(f"it holds more than {MAX_FILES} files")
     for entry in children:
+        if next(left, None) is None:
+            raise SealError(f"it holds more than {MAX_FILES} files")
         name = prefix + entry.name
         _check_name(name)
         if entry.is_dir(follow_symlinks=False):
-            yield from _files(folder, name + "/")
+            yield from _files(folder, name + "/", left)
         elif entry.is_file(follow_symlinks=False):
             yield name
         else:
             raise SealError(f"{name} is a symbolic link or a special file")
+
+
+def _size(path: Path) -> int:
+    try:
+        return os.lstat(path).st_size
+    except OSError:  # gone meanwhile; that is told when it is read
+        return 0
 
 
 def _digest(folder: Path, name: str) -> str:

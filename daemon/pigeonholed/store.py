@@ -7,9 +7,10 @@ import fcntl
 import os
 import secrets
 import shutil
+import stat
 from typing import TYPE_CHECKING, Literal
 
-from pigeonholed import durable, sealing
+from pigeonholed import durable, sealing, trusting
 from pigeonholed import labels as words
 from pigeonholed.bundle import Bundle, BundleError, inspect, version_of
 
@@ -74,7 +75,8 @@ class ModelStore:
         """Opens and verifies a version.
 
         Raises:
-            BundleError: unknown model; no such version; no current version; or damaged (`Bundle.open`).
+            BundleError: unknown model; no such version; no current version; somebody else could change it
+                (`trusting`); or damaged (`Bundle.open`).
         """
         known = self.versions(name)
         if not known:
@@ -87,6 +89,7 @@ class ModelStore:
                 f"choose one with 'pigeonholed models use {name} VERSION'."
             )
         self._require(name, wanted, known, "CURRENT names it" if version == "current" else "it was asked for")
+        self._check_trust(name, wanted)
         return Bundle.open(self._folder(name) / str(wanted))
 
     def publish(self, name: str, staging: Path) -> Bundle:
@@ -145,6 +148,7 @@ class ModelStore:
                 ignore=lambda source, _: {sealing.SEAL} if source == os.fspath(staging) else set(),
                 copy_function=shutil.copyfile,  # not the permissions: a version is readable as the umask says
             )
+            _close_to_others(private)
             sealing.seal(private)
             inspect(private)
             version = max(self._taken(name), default=0) + 1
@@ -177,6 +181,15 @@ class ModelStore:
     def _is_folder(self, name: str, version: int) -> bool:
         path = self._folder(name) / str(version)
         return path.is_dir() and not path.is_symlink()
+
+    def _check_trust(self, name: str, version: int) -> None:
+        """Refuses a version that others than its owner, root and this process could put something else in place of."""
+        folder = self._folder(name)
+        chosen = [os.fspath(folder / CURRENT)] if os.path.lexists(folder / CURRENT) else []
+        try:
+            trusting.check(self.root, [os.fspath(folder), *chosen, *trusting.tree(folder / str(version))])
+        except (trusting.Distrusted, OSError) as fault:
+            raise BundleError(f"Cannot use version {version} of the model {name}: {_said(fault)}.") from fault
 
     def _require(self, name: str, version: int, known: list[int], why: str) -> None:
         """Refuses a version that is not there, and says which are."""
@@ -256,8 +269,17 @@ def _taken_back(folder: Path, version: int, private: Path) -> Iterator[None]:
 def _make_folder(path: Path) -> None:
     """Makes a folder with its parents, durably; one that is there is left alone."""
     if not path.is_dir():
-        path.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.mkdir(mode=0o755, exist_ok=True)
         durable.sync(path.parent)
+
+
+def _close_to_others(folder: Path) -> None:
+    """What is published can be changed by its owner alone, whatever the umask is."""
+    for name in trusting.tree(folder):
+        mode = os.lstat(name).st_mode
+        if mode & 0o022 and not stat.S_ISLNK(mode):
+            os.chmod(name, stat.S_IMODE(mode) & ~0o022)
 
 
 def _said(fault: BaseException) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol, TypedDict
 
 from pigeonholed import bundle as bundles
 from pigeonholed.classifying import allowlist, selftest
@@ -17,11 +17,20 @@ if TYPE_CHECKING:
     from pigeonholed.bundle import Bundle
     from pigeonholed.classifying.batched import Network
 
-__all__ = ["Classifier", "DeviceUnavailable", "find_gpu", "load_classifier"]
+__all__ = ["Classifier", "DeviceUnavailable", "RuntimeOptions", "find_gpu", "load_classifier"]
 
 Kind = Literal["auto", "keras", "openvino"]
 Device = Literal["auto", "gpu", "cpu"]
 Precision = Literal["auto", "f32", "bf16", "f16"]
+
+
+class RuntimeOptions(TypedDict):
+    """The arguments of `load_classifier` beside the bundle."""
+
+    kind: str
+    device: str
+    precision: str
+    max_batch_size: int
 
 
 class DeviceUnavailable(Exception):

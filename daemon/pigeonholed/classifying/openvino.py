@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pigeonholed.bundle import BundleError
+from pigeonholed.classifying import ir
 from pigeonholed.classifying.batched import Network
 
 if TYPE_CHECKING:
@@ -83,8 +84,9 @@ def load(model: bytes, weights: bytes, wanted: Input, where: Path, *, precision:
             probabilities away from those that calibration and thresholds were fitted to.
 
     Raises:
-        BundleError: OpenVINO refuses the network, or its input is not uint8 [N, height, width, 3].
+        BundleError: not in our allow-list, refused by OpenVINO, or its input is not uint8 [N, height, width, 3].
     """
+    model = ir.checked(model, len(weights), where)
     with ThreadPoolExecutor(1, "openvino-load") as thread:
         return thread.submit(_load, model, weights, wanted, where, precision).result()
 

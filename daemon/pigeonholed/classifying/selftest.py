@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pigeonholed import bundle as bundles
-from pigeonholed import durable, sealing
+from pigeonholed import durable, formats, sealing
 from pigeonholed.bundle import BundleError
 
 if TYPE_CHECKING:
@@ -96,8 +96,11 @@ def _read(bundle: Bundle) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32
     for image in expected.images:
         name = f"{bundles.SELFTEST}/{image.file}"
         # Decoded directly: these are the very pixels of the bundle's size, with nothing left to fit.
-        data = np.frombuffer(bundle.read(name, limit=sealing.MAX_TEXT_BYTES), np.uint8)
-        picture = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB) if len(data) else None
+        data = bundle.read(name, limit=sealing.MAX_TEXT_BYTES)
+        # Looked at before it is decoded: a few bytes can claim to be a picture that fills all memory.
+        fits = formats.dimensions(data) == (wanted.width, wanted.height)
+        plain = fits and formats.sniff(data[:64]) is formats.Format.PNG
+        picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB) if plain else None
         if picture is None or picture.shape != (wanted.height, wanted.width, 3):
             raise BundleError(
                 f"Cannot use the model at {bundle.path}: {name} is no picture of {wanted.width} x {wanted.height}."

@@ -182,17 +182,21 @@ def _unmake(made: list[Path]) -> None:
 
 
 def _model(settings: Settings, model: str, version: int | str) -> str:
-    from pigeonholed import imaging
-    from pigeonholed.classifying import load_classifier
+    from pigeonholed.classifying import trial
     from pigeonholed.store import ModelStore
 
-    imaging.configure()
     bundle = ModelStore(settings.models.dir).open(model, version)  # type: ignore[arg-type]
     runtime = settings.runtime
-    classifier = load_classifier(bundle, kind=runtime.kind, device=runtime.device, precision=runtime.precision)
+    passed = trial.hold(
+        bundle,
+        kind=runtime.kind,
+        device=runtime.device,
+        precision=runtime.precision,
+        max_batch_size=settings.batching.max_batch_size,
+    )
     return (
         f"version {bundle.version}, {len(bundle.labels)} labels, self-test passed "
-        f"({classifier.runtime}, {classifier.device}, {classifier.precision})"
+        f"({passed.runtime}, {passed.device}, {passed.precision})"
     )
 
 

@@ -28,7 +28,9 @@ def command(folder: Path) -> None:
         raise Misconfigured(str(error)) from None
     try:
         for name in ("inbox", "sorted", "models"):
-            (folder / name).mkdir(parents=True, exist_ok=True)
+            # Who can write to the store, or here, decides what the models answer: nobody but the owner.
+            folder.mkdir(mode=0o755, parents=True, exist_ok=True)
+            (folder / name).mkdir(mode=0o755 if name == "models" else 0o777, exist_ok=True)
         with config.open("xb") as file:
             file.write(example)
     except OSError as error:

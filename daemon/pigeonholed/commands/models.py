@@ -55,7 +55,7 @@ def list_(ctx: click.Context, as_json: bool, folder: Path | None, config: Path |
 def verify(ctx: click.Context, names: tuple[str, ...], folder: Path | None, config: Path | None) -> None:
     """Check every version of the named models (default: all): checksums, layers, self-test. Exit 1 if one fails."""
     from pigeonholed.bundle import BundleError
-    from pigeonholed.classifying import load_classifier
+    from pigeonholed.classifying import trial
     from pigeonholed.errors import Misconfigured
 
     store = _store(folder, chosen_config(ctx, config))
@@ -71,12 +71,12 @@ def verify(ctx: click.Context, names: tuple[str, ...], folder: Path | None, conf
             click.echo(f"{name}  FAILED  {error}")
         for version in versions:
             try:
-                classifier = load_classifier(store.open(name, version))
+                passed = trial.hold(store.open(name, version))
             except BundleError as error:
                 failed = True
                 click.echo(f"{name} {version}  FAILED  {error}")
             else:
-                click.echo(f"{name} {version}  ok  ({classifier.runtime}, {classifier.device})")
+                click.echo(f"{name} {version}  ok  ({passed.runtime}, {passed.device})")
     if failed:
         sys.exit(1)
 
