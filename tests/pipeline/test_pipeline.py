@@ -179,6 +179,7 @@ def models(monkeypatch: pytest.MonkeyPatch) -> Models:
     for module in (pipeline, records):
         monkeypatch.setattr(module, "ModelStore", lambda _root: models)
     monkeypatch.setattr(pipeline, "load_classifier", models.load)
+    monkeypatch.setattr(pipeline.trial, "hold", lambda *_, **__: None)  # there is nothing to be tried
     return models
 
 
