@@ -40,7 +40,7 @@ trust: $(STAMP) ## whether confidences and thresholds keep what they promise: AR
 	$(BIN)/python benchmarks/trust.py $(ARGS)
 
 soak: $(STAMP) ## the crash tests for as long as you like, and the protocol's model in full: KILLS=1000
-	PIGEONHOLED_TEST_SOAK=1 PIGEONHOLED_TEST_KILLS=$(KILLS) $(BIN)/python -m pytest tests/crash tests/protocol $(ARGS)
+	PIGEONHOLED_TEST_SOAK=1 PIGEONHOLED_TEST_KILLS=$(KILLS) $(BIN)/python -m pytest --timeout 0 tests/crash tests/protocol tests/fuzz $(ARGS)
 	PIGEONHOLED_TEST_BUNDLE_FUZZ_S=600 $(BIN)/python -m pytest --timeout 0 tests/unit/test_bundle_fuzz.py $(ARGS)
 
 # Changed pins or metadata install again; changed code need not, the installation is editable.
