@@ -117,6 +117,7 @@ def train(
     models = store(models) if publish_it else None
     metrics = session.carry_out(order, narrator)
     click.echo(_summary(metrics))
+    click.echo(f"Verdict: {metrics['verdict']['level']}. {metrics['verdict']['sentence']}")
     click.echo(f"Report: {runs / name / 'report.html'}")
     if models is not None:
         publish_run(runs / name, name, models, wanted)
