@@ -78,19 +78,12 @@ def main(data: Path, work: Path, only: tuple[str, ...], seed: int, file: Path | 
         except subprocess.CalledProcessError as fault:
             report["rows"].append({**asdict(row), "name": row.name, "met": False, "failed": str(fault)})
             console.print(f"MISSED: {row.name}  it failed, see above")
-    text = json.dumps(report, indent=2) + "\n"
-    if file is None:
-        sys.stdout.write(text)
-    else:
-        file.write_text(text)
+    put(report, file)
 
 
 def carry_out(row: Row, data: Path, work: Path, seed: int) -> dict[str, Any]:
     """Unpacks, checks where the row says so, trains, and reads what came out."""
-    folder = work / "pictures" / row.data / "train"
-    if not folder.exists():
-        with tarfile.open(data / row.archive) as archive:
-            archive.extractall(work / "pictures", filter="data")
+    folder = unpacked(data / row.archive, work, row.data)
     if row.clean:
         run("dataset", "check", folder, "--move-bad", work / "bad" / row.data)
     name = f"{row.name}-{seed}"
@@ -113,6 +106,24 @@ def carry_out(row: Row, data: Path, work: Path, seed: int) -> dict[str, Any]:
         "seconds": metrics["seconds"],
         "met": 100 * judged["value"] >= row.percent and seconds <= 60 * row.minutes,
     }
+
+
+def unpacked(archive: Path, work: Path, name: str) -> Path:
+    """The folder of class folders of a set, from its archive where that has not been done yet."""
+    folder = work / "pictures" / name / "train"
+    if not folder.exists():
+        with tarfile.open(archive) as packed:
+            packed.extractall(work / "pictures", filter="data")
+    return folder
+
+
+def put(report: dict[str, Any], file: Path | None) -> None:
+    """The report as JSON, to stdout where no file is named."""
+    text = json.dumps(report, indent=2) + "\n"
+    if file is None:
+        sys.stdout.write(text)
+    else:
+        file.write_text(text)
 
 
 def run(*arguments: object) -> None:

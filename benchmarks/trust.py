@@ -12,7 +12,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import tarfile
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -22,7 +21,7 @@ from typing import Any
 import click
 import numpy as np
 import verdicts
-from accuracy import ROOT, WEIGHTS, run
+from accuracy import ROOT, WEIGHTS, put, run, unpacked
 from rich.console import Console
 from rich.table import Column, Table
 
@@ -33,11 +32,12 @@ from pigeonholed_training.backend import quiet_libraries
 from pigeonholed_training.data import dataset
 from pigeonholed_training.data.splitting import Part
 from pigeonholed_training.evaluation import intervals
+from pigeonholed_training.evaluation.asking import ask_about
 from pigeonholed_training.evaluation.figures import figures
 from pigeonholed_training.evaluation.judged import Judged
 from pigeonholed_training.evaluation.reliability import confidence
 from pigeonholed_training.evaluation.selective import selective
-from pigeonholed_training.publishing import TOLERANCE, predict, serving
+from pigeonholed_training.publishing import TOLERANCE, serving
 
 FLOORS = 2.0  # times its noise floor that a calibration error may be
 
@@ -110,19 +110,12 @@ def main(data: Path, work: Path, only: tuple[str, ...], seeds: tuple[int, ...], 
             except subprocess.CalledProcessError as fault:
                 report["rows"].append(about | {"met": False, "failed": str(fault)})
     console.print(table(report["rows"]))
-    text = json.dumps(report, indent=2) + "\n"
-    if file is None:
-        sys.stdout.write(text)
-    else:
-        file.write_text(text)
+    put(report, file)
 
 
 def carry_out(row: Row, data: Path, work: Path, seed: int) -> dict[str, Any]:
     """Trains where that is not done yet, and judges what came out."""
-    folder = work / "pictures" / row.data / "train"
-    if not folder.exists():
-        with tarfile.open(data / row.archive) as archive:
-            archive.extractall(work / "pictures", filter="data")
+    folder = unpacked(data / row.archive, work, row.data)
     runs = work / "runs"
     trained = runs / f"{row.name}-{seed}"
     begun = time.monotonic()
@@ -152,7 +145,7 @@ def test_part(folder: Path, cache: Path, row: Row, staging: Path, seed: int) -> 
         raise click.ClickException(f"{staging.parent} was trained on other pictures than {folder} holds.")
     held = np.flatnonzero(pictures.parts(recipe.shares, seed) == Part.TEST)
     with serving(staging) as classifier:
-        probabilities = predict(classifier, pictures, held)
+        probabilities = ask_about(classifier, pictures, held)
     thresholds = tuple(Threshold.model_validate(one) for one in manifest["thresholds"])
     temperature = manifest["calibration"]["temperature"]
     return Judged(pictures.labels, pictures.targets[held], probabilities, thresholds, temperature)

@@ -17,7 +17,7 @@ from pigeonholed.bundle import Bundle, BundleError, Manifest
 from pigeonholed.classifying import load_classifier
 from pigeonholed.paths import to_text
 from pigeonholed.store import ModelStore
-from pigeonholed_training import publishing, runs
+from pigeonholed_training import origin, publishing, runs
 from pigeonholed_training.data.decoding import Decoded, decode_all
 from pigeonholed_training.errors import Misconfigured
 from pigeonholed_training.evaluation import record
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from pigeonholed.classifying import Classifier
 
 _MAX_METRICS_BYTES = 64 << 20
-ORIGIN = "origin.json"  # of a run folder: where its pictures were
 
 
 @dataclass(frozen=True)
@@ -191,7 +190,8 @@ def of_run(run: Path) -> Entrant:
         manifest = Manifest.model_validate_json((folder / bundles.MANIFEST).read_bytes())
     except (OSError, ValueError) as fault:
         raise Misconfigured(f"Cannot read {folder / bundles.MANIFEST}: it is damaged; train that run again.") from fault
-    return Entrant(str(run), folder, manifest, metrics, record.read(run), data=_data_of(run))
+    known = origin.find(runs.RunFolder(run))
+    return Entrant(str(run), folder, manifest, metrics, record.read(run), data=known.data if known else None)
 
 
 def published(store: ModelStore, name: str, version: int | None = None) -> Entrant:
@@ -204,13 +204,6 @@ def published(store: ModelStore, name: str, version: int | None = None) -> Entra
         return _of_bundle(store.open(name, "current" if version is None else version))
     except BundleError as fault:
         raise Misconfigured(str(fault)) from fault
-
-
-def _data_of(run: Path) -> Path | None:
-    """Older versions did not write it down."""
-    origin = runs.RunFolder(run).read_json(ORIGIN) or {}
-    data = origin.get("data")
-    return Path(data) if isinstance(data, str) and data else None
 
 
 def _opened(path: Path) -> Bundle:

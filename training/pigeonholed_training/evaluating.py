@@ -17,7 +17,7 @@ from pigeonholed.imaging import ImagingError
 from pigeonholed_training import concluding, metrics, predicting, runs
 from pigeonholed_training import origin as origins
 from pigeonholed_training.backend import quiet_libraries, require_train_extra
-from pigeonholed_training.data import dataset
+from pigeonholed_training.data import reading
 from pigeonholed_training.data.splitting import Part
 from pigeonholed_training.errors import Misconfigured, TrainingError, Unavailable
 from pigeonholed_training.evaluation import leaks as leaking
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from pigeonholed.imaging import PixelSpec
     from pigeonholed_training.data.dataset import Dataset
     from pigeonholed_training.data.splitting import Shares
     from pigeonholed_training.entrants import Entrant
@@ -101,7 +100,7 @@ def elsewhere(
     """
     _prepare()
     with tempfile.TemporaryDirectory(prefix="pigeonholed-", ignore_cleanup_errors=True) as cache:
-        pictures = _load(data, entrant.manifest.pixel_spec, Path(cache), narrator)
+        pictures = reading.read(data, entrant.manifest.pixel_spec, cache=Path(cache), shares=None, narrator=narrator)
         by = subject.of_pictures(pictures, entrant.labels)
         found = _assessed(entrant, by, entrant.manifest.seed, strange, narrator)
         content = _described(entrant, by, found.metrics) | {
@@ -168,18 +167,6 @@ def _strangers(folder: Path, entrant: Entrant) -> npt.NDArray[np.uint8]:
     return np.stack(pixels)
 
 
-def _load(data: Path, spec: PixelSpec, cache: Path, narrator: Narrator) -> Dataset:
-    with narrator.steps(f"reading {data.name}", 1) as step:
-        return dataset.load(
-            data,
-            spec,
-            cache=cache,
-            shares=None,
-            on_picture=lambda done, total: step.at(done, total=total),
-            say=narrator.say,
-        )
-
-
 def _pictures_of(entrant: Entrant, narrator: Narrator) -> tuple[Dataset, Shares, int]:
     """What a run was trained on, its shares and its seed.
 
@@ -189,7 +176,7 @@ def _pictures_of(entrant: Entrant, narrator: Narrator) -> tuple[Dataset, Shares,
     run = RunFolder(entrant.folder.parent)
     origin, settings = origins.read(run), run.read_json(runs.SETTINGS) or {}
     recipe = Recipe.model_validate(settings["recipe"])
-    pictures = _load(origin.data, recipe.pixel_spec, origin.cache, narrator)
+    pictures = reading.read(origin.data, recipe.pixel_spec, cache=origin.cache, shares=None, narrator=narrator)
     if pictures.fingerprint != entrant.manifest.data_fingerprint:
         raise Misconfigured(
             f"Cannot judge {entrant.title} by what it held back: the pictures in {origin.data} are not those that it "

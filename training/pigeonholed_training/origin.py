@@ -33,13 +33,29 @@ class Origin:
         run.write_json(FILE, {key: str(value) for key, value in asdict(self).items()})
 
 
-def read(run: RunFolder) -> Origin:
-    """What is written in the run folder.
+def find(run: RunFolder) -> Origin | None:
+    """What is written in the run folder; None where an older version made it, or it is no such file.
 
     Raises:
-        Misconfigured: nothing is, because an older version made the run, or it is damaged.
+        Misconfigured: it cannot be read.
     """
     found = run.read_json(FILE)
-    if found is None or not all(isinstance(found.get(key), str) for key in ("data", "cache", "weights")):
-        raise Misconfigured(f"{run.path} does not say where its pictures are; give them as DATA.")
+    if (
+        found is None
+        or not all(isinstance(found.get(key), str) for key in ("data", "cache", "weights"))
+        or not found["data"]
+    ):
+        return None
     return Origin(Path(found["data"]), Path(found["cache"]), found["weights"])
+
+
+def read(run: RunFolder) -> Origin:
+    """As `find`, for what cannot go on without.
+
+    Raises:
+        Misconfigured: there is nothing, because an older version made the run, or it is damaged.
+    """
+    found = find(run)
+    if found is None:
+        raise Misconfigured(f"{run.path} does not say where its pictures are; give them as DATA.")
+    return found

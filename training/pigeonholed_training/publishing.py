@@ -19,6 +19,7 @@ from pigeonholed.classifying import export, load_classifier, selftest
 from pigeonholed.store import ModelStore
 from pigeonholed_training.data.splitting import Part
 from pigeonholed_training.errors import TrainingError
+from pigeonholed_training.evaluation.asking import ask_about
 from pigeonholed_training.evaluation.calibration import as_logits, fit_temperature, negative_log_likelihood, softmax
 from pigeonholed_training.evaluation.thresholds import choose
 from pigeonholed_training.fitting.judging import logits_of
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from pigeonholed.classifying import Classifier
-    from pigeonholed_training.data.dataset import Dataset
     from pigeonholed_training.fitting.job import Job
 
 CHUNK = 64
@@ -78,7 +78,7 @@ def assemble(staging: Path, name: str, job: Job, model: Any, target: float) -> A
         classifier = export.load_unsealed(staging, draft, "openvino", max_batch_size=CHUNK)
     except BundleError as fault:
         raise TrainingError(f"The network cannot be exported: {fault}") from fault
-    logits = as_logits(predict(classifier, dataset, held))
+    logits = as_logits(ask_about(classifier, dataset, held))
     calibration = Calibration(
         method="temperature",
         temperature=fit_temperature(logits, targets[held]),
@@ -95,7 +95,7 @@ def assemble(staging: Path, name: str, job: Job, model: Any, target: float) -> A
     # Those of the self-test, and as many others as may be asked of the slower runtime.
     compared = np.concatenate([held[chosen], np.delete(held, chosen)])[:COMPARED]
     with serving(staging) as served:
-        answers = predict(served, dataset, compared)
+        answers = ask_about(served, dataset, compared)
     expected = softmax(logits_of(model, dataset.chunks(compared, CHUNK)), calibration.temperature)
     return Assembled(manifest, negative_log_likelihood(logits, targets[held]), _agreement(answers, expected))
 
@@ -114,11 +114,6 @@ def serving(staging: Path) -> Iterator[Classifier]:
         except BundleError as fault:
             raise TrainingError(f"The model does not load as the daemon would load it: {fault}") from fault
         yield classifier
-
-
-def predict(classifier: Classifier, dataset: Dataset, indices: npt.NDArray[np.intp]) -> npt.NDArray[np.float32]:
-    """Calibrated probabilities, float32 [N, K], of the pictures at `indices`, at least one; never all in memory."""
-    return np.concatenate([classifier.predict(pixels) for pixels in dataset.chunks(indices, CHUNK)])
 
 
 def versions() -> dict[str, str]:

@@ -10,7 +10,7 @@ from pigeonholed import imaging
 from pigeonholed.classifying.keras import import_keras
 from pigeonholed_training import metrics, runs
 from pigeonholed_training.backend import quiet_libraries, require_train_extra
-from pigeonholed_training.data import dataset
+from pigeonholed_training.data import reading
 from pigeonholed_training.data.cache import place
 from pigeonholed_training.data.splitting import Part
 from pigeonholed_training.errors import Misconfigured, WrongUsage
@@ -117,15 +117,7 @@ def prepare(order: Order, narrator: Narrator) -> Job:
     imaging.configure()
     recipe, cache = order.recipe, _cache(order)
     weights = _weights(order, narrator)
-    with narrator.steps(f"reading {order.data.name}", 1) as step:
-        pictures = dataset.load(
-            order.data,
-            recipe.pixel_spec,
-            cache=cache,
-            shares=recipe.shares,
-            on_picture=lambda done, total: step.at(done, total=total),
-            say=narrator.say,
-        )
+    pictures = reading.read(order.data, recipe.pixel_spec, cache=cache, shares=recipe.shares, narrator=narrator)
     if recipe.output == "sigmoid" and len(pictures.labels) != 2:
         twin = recipe.twin or f"{recipe.name} with --set output=softmax"
         raise WrongUsage(
@@ -180,15 +172,3 @@ def say_data(job: Job, narrator: Narrator) -> None:
         narrator.say(f"Passed over {len(pictures.bad) - BAD_SHOWN} more; the report names them all.")
     for warning in metrics.warnings_about(job):
         narrator.say(f"Warning: {warning}")
-
-
-def finished(path: Path) -> dict[str, Any]:
-    """The metrics of a finished run.
-
-    Raises:
-        Misconfigured: there is no finished run at `path`.
-    """
-    found = RunFolder(path).read_json(runs.METRICS)
-    if found is None or not (path / runs.BUNDLE).is_dir():
-        raise Misconfigured(f"{path} holds no finished training; make one with 'pigeonholed-train train'.")
-    return found

@@ -59,15 +59,15 @@ def predict(
 @contextlib.contextmanager
 def _model(name: str | None, run: Path | None, models: Path | None) -> Iterator[tuple[Manifest, Classifier]]:
     """The published model, or that of a run."""
-    from pigeonholed.bundle import BundleError, Manifest
+    from pigeonholed.bundle import BundleError
     from pigeonholed.classifying import load_classifier
     from pigeonholed.store import ModelStore
-    from pigeonholed_training import publishing, session
+    from pigeonholed_training import entrants
 
     if run is not None:
-        session.finished(run)
-        with publishing.serving(run / "bundle") as classifier:
-            yield Manifest.model_validate_json((run / "bundle/bundle.json").read_bytes()), classifier
+        found = entrants.of_run(run)
+        with found.serving() as classifier:
+            yield found.manifest, classifier
         return
     try:
         bundle = ModelStore(store(models)).open(str(name))

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pigeonholed_training.evaluation.asking import balanced
 from pigeonholed_training.evaluation.judged import Example
 
 if TYPE_CHECKING:
@@ -87,13 +88,7 @@ def unlabelled(
 
 def _sample(judged: Judged, seed: int) -> Indices:
     """As many of each class as there is room for, in the order of the classes."""
-    shuffled = np.random.default_rng(seed).permutation(len(judged))
-    # The first of every class, then the second of every class, and so on.
-    turn = np.empty(len(judged), np.intp)
-    for target in range(len(judged.labels)):
-        mine = shuffled[judged.targets[shuffled] == target]
-        turn[mine] = np.arange(len(mine))
-    chosen = shuffled[np.argsort(turn[shuffled], kind="stable")][:SHOWN]
+    chosen = balanced(judged.targets, SHOWN, seed)
     return chosen[np.argsort(judged.targets[chosen], kind="stable")]
 
 
