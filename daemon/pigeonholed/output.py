@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from pigeonholed.images import Arrival
 
 PRIVATE = ".pigeonholed"
-_LEFTOVER = re.compile(r"\.owner\.[0-9a-f]{12}\.tmp|\.pigeonholed-[0-9a-f]{16}\.probe")
+_PROBE = re.compile(r"\.pigeonholed-[0-9a-f]{16}\.probe")
+_LEFTOVER = re.compile(rf"\.owner\.[0-9a-f]{{12}}\.tmp|{_PROBE.pattern}")
 
 
 class OutputRefused(Misconfigured):
@@ -165,6 +166,7 @@ class Output:
         """
         name = f".pigeonholed-{secrets.token_hex(8)}.probe"
         probe, moved = os.path.join(inbox, name), os.path.join(self.private, name)
+        _remove_probes(inbox)
         try:
             os.close(os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
         except OSError as error:
@@ -198,6 +200,14 @@ def _tidy(root: str, private: str) -> None:
         for name in os.listdir(folder):
             if _LEFTOVER.fullmatch(name):
                 os.unlink(os.path.join(folder, name))
+
+
+def _remove_probes(inbox: str) -> None:
+    """Remove the probes of a process that was killed before it had moved them out of an inbox; ours have no bytes."""
+    with contextlib.suppress(OSError), os.scandir(inbox) as entries:
+        for entry in entries:
+            if _PROBE.fullmatch(entry.name) and entry.stat(follow_symlinks=False).st_size == 0:
+                os.unlink(entry.path)
 
 
 def _take_ownership(root: Path, private: str, identity: str) -> bool:
