@@ -99,6 +99,17 @@ class Output:
         if not self.disk.holds(self.private):
             raise OSError(errno.ESTALE, f"the output {self.root} is away; is its mount there?")
 
+    def require_gone(self, arrival: Arrival) -> None:
+        """Make sure that a claimed file is really not there: a network file system can say so of one that is.
+
+        Raises:
+            OSError: ESTALE, which is waited for: the output is away, or the file is in the listing of its folder.
+        """
+        self.require()
+        with contextlib.suppress(FileNotFoundError):
+            if arrival.key in os.listdir(self.batch_folder(arrival.token)):
+                raise OSError(errno.ESTALE, "a claimed file is there and cannot be opened")
+
     def disown(self) -> None:
         """Forget that it was made ours: it is not the folder that it should be."""
         with contextlib.suppress(FileNotFoundError):
