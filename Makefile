@@ -2,9 +2,10 @@
 
 BIN := .venv/bin
 STAMP := .venv/.installed
-# make test ARGS='-k auditor'; make soak KILLS=5000
+# make test ARGS='-k auditor'; make soak KILLS=5000 CUTS=0
 ARGS ?=
-KILLS ?= 1000
+KILLS ?= 10000
+CUTS ?= 100
 
 .PHONY: help install install-ray demo test lint bench accuracy trust soak
 .DELETE_ON_ERROR:
@@ -39,8 +40,9 @@ accuracy: $(STAMP) ## the recipes on real pictures, for hours: ARGS='--work DIR 
 trust: $(STAMP) ## whether confidences and thresholds keep what they promise: ARGS='--work DIR --only SET-RECIPE'
 	$(BIN)/python benchmarks/trust.py $(ARGS)
 
-soak: $(STAMP) ## the crash tests for as long as you like: KILLS=1000
-	PIGEONHOLED_TEST_KILLS=$(KILLS) $(BIN)/python -m pytest tests/crash $(ARGS)
+soak: $(STAMP) ## for hours: kills at random and at every call, every error, power cuts (as root): KILLS=10000 CUTS=100
+	PIGEONHOLED_TEST_SOAK=1 PIGEONHOLED_TEST_KILLS=$(KILLS) PIGEONHOLED_TEST_CUTS=$(CUTS) \
+		$(BIN)/python -m pytest -s tests/crash $(ARGS)
 
 # Changed pins or metadata install again; changed code need not, the installation is editable.
 # A PYTHON that was named is always looked at: the environment may have another.

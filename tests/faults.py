@@ -41,12 +41,12 @@ class Fault:
     Attributes:
         what: `kill` the process, `fail` the call, or have it `lie`: it does its work and then says that it failed.
         site: the call that it concerns; `""` counts all calls that change something as one sequence; `each` concerns
-            every site for itself.
+            every site for itself, `each rename` every site of such calls.
         first: the first call that it concerns, from 1.
         times: how many calls from there on; beyond them all is well again.
         code: name of the error.
         after: `kill` comes after the call, not before.
-        serving: calls count only once the service is ready.
+        serving: calls count only while a built service serves.
     """
 
     what: str = "none"
@@ -71,6 +71,13 @@ class Fault:
     @classmethod
     def from_json(cls, text: str) -> Fault:
         return cls(**json.loads(text))
+
+    def concerns(self, site: str) -> bool:
+        """Whether a call is one of those that it means."""
+        kind, _, calls = self.site.partition(" ")
+        if kind == _EACH:
+            return site.partition(":")[2].startswith(calls)
+        return self.site in {_ANY, site}
 
     def replay(self) -> str:
         """What to put before the same command, so that it does this and nothing else."""
@@ -148,16 +155,15 @@ class Faults:
     def _strikes(self, site: str, changes: bool) -> bool:
         """Count a call; whether the fault concerns it."""
         fault = self._fault
-        if fault.site == _ANY and not changes:
+        if not changes and (fault.site == _ANY or fault.what == "lie"):
             return False
         with self._lock:
-            key = site if fault.site in {_EACH, site} else _ANY
+            key = _ANY if fault.site == _ANY else site
             self._seen[key] += 1
             number = self._seen[key]
             if fault.what == "none":
                 self._say(site)
-        concerned = fault.site in {_ANY, _EACH, site}
-        return concerned and fault.what != "none" and fault.first <= number < fault.first + fault.times
+        return fault.what != "none" and fault.concerns(site) and fault.first <= number < fault.first + fault.times
 
     def _say(self, line: str) -> None:
         self._write(self._report, f"{line}\n".encode())
@@ -214,7 +220,10 @@ class Faults:
 
         def run(service: Service) -> None:
             faults._armed = True
-            originally(service)
+            try:
+                originally(service)
+            finally:
+                faults._armed = not faults._fault.serving
 
         Service.run = run  # type: ignore[method-assign]
 

@@ -1,13 +1,14 @@
 """Daemons that start in a tenth of a second: everything is imported once, and each is a fork of that process.
 
-As a program it reads one JSON object a line from stdin: `{"start": …}` forks a daemon and prints its pid, `{"reap": PID}`
-waits for its end and prints how it ended.
+As a program it reads one JSON object a line from stdin: `{"start": …}` forks a daemon and prints its pid,
+`{"reap": PID}` waits for its end and prints how it ended.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import pkgutil
 import signal
 import subprocess
 import sys
@@ -44,22 +45,29 @@ class Forker:
         self._process = subprocess.Popen(
             [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=dict(environ)
         )
+        self._alive: set[int] = set()
 
-    def start(self, root: Path, *arguments: str, fault: Fault | None = None, patched: Mapping[str, Any] | None = None) -> int:
+    def start(
+        self, root: Path, *arguments: str, fault: Fault | None = None, patched: Mapping[str, Any] | None = None
+    ) -> int:
         """Start `pigeonholed run` on `root/pigeonholed.toml`; returns its pid. Its log is `root/daemon.log`.
 
         Args:
             root: the working folder.
             arguments: of `run`.
             fault: what goes wrong in it; its calls are then reported to `root/calls`.
-            patched: values to put in place of module attributes, by `module.attribute`: shorter waits, for instance.
+            patched: values to put in place of attributes of modules or classes, by their full names: shorter waits.
         """
         told = None if fault is None else fault.to_json()
-        return self._ask({"start": str(root), "arguments": arguments, "fault": told, "patched": dict(patched or {})})
+        request = {"start": str(root), "arguments": arguments, "fault": told, "patched": dict(patched or {})}
+        pid = self._ask(request)
+        self._alive.add(pid)
+        return pid
 
     def end(self, root: Path, pid: int) -> Ended:
         """Wait for the end of a daemon."""
         code = self._ask({"reap": pid})
+        self._alive.discard(pid)
         calls = root / "calls"
         return Ended(code, (root / "daemon.log").read_text(), calls.read_text().splitlines() if calls.exists() else [])
 
@@ -69,7 +77,15 @@ class Forker:
         ended = self.end(root, pid)
         assert ended.code == -signal.SIGKILL, f"the daemon had ended by itself with {ended.code}: {ended.log[-3000:]}"
 
+    def abandon(self) -> None:
+        """Kill every daemon that a test has left alive."""
+        for pid in self._alive:
+            os.kill(pid, signal.SIGKILL)
+            self._ask({"reap": pid})
+        self._alive.clear()
+
     def close(self) -> None:
+        self.abandon()
         assert self._process.stdin
         assert self._process.stdout
         self._process.stdin.close()
@@ -138,8 +154,8 @@ def _become(root: Path, request: Mapping[str, Any]) -> None:
     for stream, source in ((0, os.open(os.devnull, os.O_RDONLY)), (1, log), (2, log)):
         os.dup2(source, stream)  # what was there is the forker's
     for name, value in request["patched"].items():
-        module, _, attribute = name.rpartition(".")
-        setattr(sys.modules[module], attribute, value)
+        owner, _, attribute = name.rpartition(".")
+        setattr(pkgutil.resolve_name(owner), attribute, value)
     if request["fault"] is not None:
         (root / "calls").unlink(missing_ok=True)
         Faults(Fault.from_json(request["fault"]), os.open(root / "calls", appending)).install()

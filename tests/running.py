@@ -123,7 +123,7 @@ class Workspace:
         """Put a file into the inbox under a name that is free, complete from the first moment; False if it is taken."""
         target = self.inbox / path
         target.parent.mkdir(parents=True, exist_ok=True)
-        draft = self.root / "draft"
+        draft = self.inbox.resolve().parent / "draft"
         draft.write_bytes(data)
         try:
             os.link(draft, target)
@@ -196,9 +196,7 @@ class Workspace:
 
     def audit(self) -> list[str]:
         """What the independent auditor finds."""
-        return audit(
-            self.dropped, [self.inbox], self.output, self.database, inbox_keeps=self.variant.inbox_keeps
-        )
+        return audit(self.dropped, [self.inbox], self.output, self.database, inbox_keeps=self.variant.inbox_keeps)
 
 
 @dataclass

@@ -16,7 +16,7 @@ import pytest
 
 from faults import FAULT, Fault
 from forking import Forker, forking
-from running import VARIANTS, Variant, Workspace, environment, drop_twenty
+from running import VARIANTS, Variant, Workspace, drop_twenty, environment
 
 SOAK = "PIGEONHOLED_TEST_SOAK" in os.environ
 FIRST, _, LAST = os.environ.get("PIGEONHOLED_TEST_POINTS", "1-9999").partition("-")

@@ -13,7 +13,7 @@ import pytest
 from forking import Forker, forking
 from running import Workspace, environment, picture
 
-KILLS = int(os.environ.get("PIGEONHOLED_TEST_KILLS", "50"))
+KILLS = int(os.environ.get("PIGEONHOLED_TEST_KILLS", "40"))
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def forker() -> Iterator[Forker]:
 @pytest.mark.timeout(max(240, KILLS * 5))
 def test_kill_at_random_moments_loses_nothing_and_files_nothing_twice(workspace: Workspace, forker: Forker) -> None:
     seed = int(os.environ.get("PIGEONHOLED_TEST_SEED", str(random.SystemRandom().randrange(10**6))))
-    print(f"PIGEONHOLED_TEST_SEED={seed}")
+    print(f"PIGEONHOLED_TEST_SEED={seed} PIGEONHOLED_TEST_KILLS={KILLS}")
     moments = random.Random(seed)
     number = 0
     for _ in range(KILLS):
