@@ -128,22 +128,19 @@ class Finisher:
     def _changed(self, outcome: Outcome) -> Withdrawn | None:
         """A last look before the plan: what was hashed and decoded must still be what is there."""
         arrival = outcome.arrival
-        path = self._deliveries[arrival.file.inbox].output.work_path(arrival)
+        look = partial(self._deliveries[arrival.file.inbox].output.status_of, arrival)
         try:
-            status = os.lstat(path)
+            status = self._patience.retry("file", "look at a claimed file", look)
         except FileNotFoundError:
-            if self._reach(self._deliveries[arrival.file.inbox].output, arrival):
-                return self._changed(outcome)
             return Withdrawn(arrival, Status.LOST, "it disappeared from the work folder")
         if (status.st_size, status.st_mtime_ns) != (outcome.fingerprint.size, outcome.fingerprint.mtime_ns):
             return Withdrawn(arrival, Status.VANISHED, "it was still being written to")
         return None
 
-    def _reach(self, output: Output, missing: Arrival | None = None) -> bool:
-        """Wait for the output while its mount is away, or says that a file is missing which is not; true if it was."""
-        require = output.require if missing is None else partial(output.require_gone, missing)
+    def _reach(self, output: Output) -> bool:
+        """Wait for the output while its mount is away; true if it was."""
         try:
-            require()
+            output.require()
         except OSError:
             self._patience.retry("file", f"reach the output {to_text(output.root)}", output.require)
             return True

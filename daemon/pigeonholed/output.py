@@ -99,6 +99,19 @@ class Output:
         if not self.disk.holds(self.private):
             raise OSError(errno.ESTALE, f"the output {self.root} is away; is its mount there?")
 
+    def status_of(self, arrival: Arrival) -> os.stat_result:
+        """What a claimed file is now.
+
+        Raises:
+            FileNotFoundError: it is gone.
+            OSError: as `require_gone`.
+        """
+        try:
+            return os.lstat(self.work_path(arrival))
+        except FileNotFoundError:
+            self.require_gone(arrival)
+            raise
+
     def require_gone(self, arrival: Arrival) -> None:
         """Make sure that a claimed file is really not there: a network file system can say so of one that is.
 
