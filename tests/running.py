@@ -14,7 +14,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -185,12 +185,12 @@ class Workspace:
             process.wait()
 
     def filed(self) -> int:
-        """How many results the database holds."""
-        connection = sqlite3.connect(f"file:{self.database}?mode=ro", uri=True)
+        """How many results the database holds; none before it has its tables."""
         try:
-            (number,) = connection.execute("SELECT count(*) FROM images WHERE status = 'filed'").fetchone()
-        finally:
-            connection.close()
+            with closing(sqlite3.connect(f"file:{self.database}?mode=ro", uri=True)) as connection:
+                (number,) = connection.execute("SELECT count(*) FROM images WHERE status = 'filed'").fetchone()
+        except sqlite3.OperationalError:
+            return 0
         assert isinstance(number, int)
         return number
 

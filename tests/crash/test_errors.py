@@ -51,7 +51,7 @@ def _serve(forker: Forker, workspace: Workspace, fault: Fault) -> Ended:
     drop_twenty(workspace)
     pid = forker.start(workspace.root, fault=fault, patched=SHORTER)
     ends_s = time.monotonic() + DEADLINE_S
-    while time.monotonic() < ends_s and _lives(pid) and _filed(workspace) < len(workspace.dropped):
+    while time.monotonic() < ends_s and _lives(pid) and workspace.filed() < len(workspace.dropped):
         time.sleep(0.02)
     if _lives(pid):
         os.kill(pid, signal.SIGTERM)
@@ -60,13 +60,6 @@ def _serve(forker: Forker, workspace: Workspace, fault: Fault) -> Ended:
 
 def _lives(pid: int) -> bool:
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-
-
-def _filed(workspace: Workspace) -> int:
-    try:
-        return workspace.filed()
-    except Exception:
-        return 0  # there is no database yet
 
 
 def _faults_of(ended: Ended, workspace: Workspace) -> list[str]:

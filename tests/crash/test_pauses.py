@@ -47,17 +47,10 @@ def _end(forker: Forker, workspace: Workspace, pid: int) -> str:
     return ended.log
 
 
-def _has_begun(workspace: Workspace) -> bool:
-    try:
-        return workspace.filed() > 0
-    except sqlite3.OperationalError:
-        return False
-
-
 def test_daemon_that_is_stopped_keeps_its_place_and_goes_on(forker: Forker, workspace: Workspace) -> None:
     drop_twenty(workspace)
     pid = forker.start(workspace.root)
-    until(lambda: _has_begun(workspace), "the first files")
+    until(workspace.filed, "the first files")
     drop_twenty(workspace)
     os.kill(pid, signal.SIGSTOP)
     try:
@@ -74,7 +67,7 @@ def test_daemon_that_is_stopped_keeps_its_place_and_goes_on(forker: Forker, work
 def test_locked_database_is_waited_for_and_no_batch_is_lost(forker: Forker, workspace: Workspace) -> None:
     drop_twenty(workspace)
     pid = forker.start(workspace.root)
-    until(lambda: _has_begun(workspace), "the first files")
+    until(workspace.filed, "the first files")
     other = sqlite3.connect(workspace.database, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     drop_twenty(workspace)
