@@ -2,9 +2,10 @@
 
 BIN := .venv/bin
 STAMP := .venv/.installed
-# make test ARGS='-k auditor'; make soak KILLS=5000
+# make test ARGS='-k auditor'; make soak KILLS=5000 CUTS=0
 ARGS ?=
-KILLS ?= 1000
+KILLS ?= 10000
+CUTS ?= 100
 
 .PHONY: help install install-ray demo test lint bench accuracy trust soak
 .DELETE_ON_ERROR:
@@ -39,8 +40,9 @@ accuracy: $(STAMP) ## the recipes on real pictures, for hours: ARGS='--work DIR 
 trust: $(STAMP) ## whether confidences and thresholds keep what they promise: ARGS='--work DIR --only SET-RECIPE'
 	$(BIN)/python benchmarks/trust.py $(ARGS)
 
-soak: $(STAMP) ## the crash tests for as long as you like, and the protocol's model in full: KILLS=1000
-	PIGEONHOLED_TEST_SOAK=1 PIGEONHOLED_TEST_KILLS=$(KILLS) $(BIN)/python -m pytest --timeout 0 tests/crash tests/protocol tests/fuzz $(ARGS)
+soak: $(STAMP) ## for hours: kills at random and at every call, every error, power cuts (as root), the protocol's model, fuzzing: KILLS=10000 CUTS=100
+	PIGEONHOLED_TEST_SOAK=1 PIGEONHOLED_TEST_KILLS=$(KILLS) PIGEONHOLED_TEST_CUTS=$(CUTS) \
+		$(BIN)/python -m pytest -s --timeout 0 tests/crash tests/protocol tests/fuzz $(ARGS)
 	PIGEONHOLED_TEST_BUNDLE_FUZZ_S=600 $(BIN)/python -m pytest --timeout 0 tests/unit/test_bundle_fuzz.py $(ARGS)
 
 # Changed pins or metadata install again; changed code need not, the installation is editable.

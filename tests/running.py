@@ -14,8 +14,8 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import cv2
@@ -34,6 +34,7 @@ model = "tiny"
 settle_s = {settle_s}
 incomplete_s = {incomplete_s}
 rescan_s = 0.5
+{inbox}
 [metrics]
 listen = "{listen}"
 [log]
@@ -50,22 +51,57 @@ def until(look: Callable[[], object], what: str, deadline_s: float = 30.0) -> ob
     return answer
 
 
+@dataclass(frozen=True)
+class Variant:
+    """One way for files to leave an inbox, as tests of the whole program are run for each of them.
+
+    Attributes:
+        name: shown by pytest.
+        inbox: lines of the inbox's table in the configuration.
+        inbox_keeps: what was dropped stays in the inbox, too.
+    """
+
+    name: str
+    inbox: str = ""
+    inbox_keeps: bool = False
+
+    def __str__(self) -> str:
+        return self.name
+
+
+RENAMING = Variant("renaming")
+VARIANTS = (RENAMING,)
+
+
 @dataclass
 class Workspace:
     """A working folder with a tiny model, and a record of all that was dropped into its inbox."""
 
     root: Path
     dropped: list[Dropped] = field(default_factory=list)
+    variant: Variant = RENAMING
 
     @classmethod
     def make(
-        cls, root: Path, *, settle_s: float = 0.0, incomplete_s: float = 0.2, listen: str = "", more: str = ""
+        cls,
+        root: Path,
+        *,
+        settle_s: float = 0.0,
+        incomplete_s: float = 0.2,
+        listen: str = "",
+        more: str = "",
+        variant: Variant = RENAMING,
     ) -> Workspace:
         (root / "inbox").mkdir(parents=True)
         make_bundle(root / "staging", publish_into=root / "models")
-        text = CONFIG.format(settle_s=settle_s, incomplete_s=incomplete_s, listen=listen)
+        text = CONFIG.format(settle_s=settle_s, incomplete_s=incomplete_s, listen=listen, inbox=variant.inbox)
         (root / "pigeonholed.toml").write_text(text + more)
-        return cls(root)
+        return cls(root, variant=variant)
+
+    def copy(self, root: Path) -> Workspace:
+        """The same in another folder; much faster than making one."""
+        shutil.copytree(self.root, root)
+        return replace(self, root=root, dropped=list(self.dropped))
 
     @property
     def config(self) -> Path:
@@ -87,7 +123,7 @@ class Workspace:
         """Put a file into the inbox under a name that is free, complete from the first moment; False if it is taken."""
         target = self.inbox / path
         target.parent.mkdir(parents=True, exist_ok=True)
-        draft = self.root / "draft"
+        draft = self.inbox.resolve().parent / "draft"
         draft.write_bytes(data)
         try:
             os.link(draft, target)
@@ -149,18 +185,18 @@ class Workspace:
             process.wait()
 
     def filed(self) -> int:
-        """How many results the database holds."""
-        connection = sqlite3.connect(f"file:{self.database}?mode=ro", uri=True)
+        """How many results the database holds; none before it has its tables."""
         try:
-            (number,) = connection.execute("SELECT count(*) FROM images WHERE status = 'filed'").fetchone()
-        finally:
-            connection.close()
+            with closing(sqlite3.connect(f"file:{self.database}?mode=ro", uri=True)) as connection:
+                (number,) = connection.execute("SELECT count(*) FROM images WHERE status = 'filed'").fetchone()
+        except sqlite3.OperationalError:
+            return 0
         assert isinstance(number, int)
         return number
 
     def audit(self) -> list[str]:
         """What the independent auditor finds."""
-        return audit(self.dropped, [self.inbox], self.output, self.database)
+        return audit(self.dropped, [self.inbox], self.output, self.database, inbox_keeps=self.variant.inbox_keeps)
 
 
 @dataclass
@@ -230,3 +266,13 @@ def picture(red: int, green: int, blue: int, seed: int, size: int = 16) -> bytes
     done, data = cv2.imencode(".png", pixels)
     assert done
     return data.tobytes()
+
+
+def drop_twenty(workspace: Workspace) -> None:
+    """Twenty files of all kinds: sorted, unsure, broken in three ways, empty; in sub-folders, too."""
+    colours = ((220, 60, 40), (40, 60, 220), (120, 60, 120))
+    broken = {6: b"no picture", 13: b"\x89PNG\r\n\x1a\nbroken", 19: b""}
+    for serial in range(20):
+        name = f"{('', 'a/', 'a/b/')[serial % 3]}{serial}.png"
+        data = broken.get(serial)
+        workspace.drop(name, picture(*colours[serial % 3], serial) if data is None else data)

@@ -151,6 +151,8 @@ class Claimer:
         except FileNotFoundError:
             return os.path.lexists(target)  # gone, or an earlier attempt whose answer was lost had taken it
         except OSError as error:
+            if os.path.lexists(target):
+                return True
             folder = os.path.dirname(source)
             feed.blocked[folder] = self._clock() + _BLOCKED_S
             log.warning("folder_blocked", folder=to_text(folder), error=error.strerror, again_in_s=_BLOCKED_S)

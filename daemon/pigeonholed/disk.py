@@ -90,7 +90,8 @@ class Disk:
 
         Raises:
             OSError: the kernel could not write (EIO, ENOSPC). Such an error is reported once and the pages are then
-                clean, so it must never be retried as if nothing had happened.
+                clean, so it must never be retried as if nothing had happened. What the kernel remembers of `files` is
+                dropped: whoever reads them next reads what is on the disk.
         """
         files = list(files)
         if self._syncfs is None or len(files) <= self._FEW_FILES or self._rounds_without_syncfs > 0:
@@ -107,6 +108,9 @@ class Disk:
         started = self._clock()
         if self._syncfs(self._root_fd) != 0:
             code = ctypes.get_errno()
+            for path in files:
+                with contextlib.suppress(OSError):
+                    _forget(path)
             raise OSError(code, os.strerror(code))
         if self._clock() - started > self._SLOW_SYNCFS_S:
             self._rounds_without_syncfs = 50
@@ -124,7 +128,21 @@ def _fsync(path: str, flags: int) -> None:
         fd = os.open(path, flags | os.O_CLOEXEC)
         try:
             os.fsync(fd)
+        except OSError:
+            _forget(fd)
+            raise
         finally:
+            os.close(fd)
+
+
+def _forget(file: str | int) -> None:
+    """Drop the pages of a file that the kernel holds and takes for written."""
+    fd = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC) if isinstance(file, str) else file
+    try:
+        with contextlib.suppress(OSError):
+            os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+    finally:
+        if isinstance(file, str):
             os.close(fd)
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import stat
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -130,12 +131,10 @@ class Finisher:
     def _changed(self, outcome: Outcome) -> Withdrawn | None:
         """A last look before the plan: what was hashed and decoded must still be what is there."""
         arrival = outcome.arrival
-        path = self._deliveries[arrival.file.inbox].output.work_path(arrival)
+        look = partial(self._deliveries[arrival.file.inbox].output.status_of, arrival)
         try:
-            status = os.lstat(path)
+            status = self._patience.retry("file", "look at a claimed file", look)
         except FileNotFoundError:
-            if self._reach(self._deliveries[arrival.file.inbox].output):
-                return self._changed(outcome)
             return Withdrawn(arrival, Status.LOST, "it disappeared from the work folder")
         if (status.st_size, status.st_mtime_ns) != (outcome.fingerprint.size, outcome.fingerprint.mtime_ns):
             return Withdrawn(arrival, Status.VANISHED, "it was still being written to")
@@ -226,7 +225,7 @@ class Finisher:
 
         def is_file(path: str) -> bool:
             full_path = os.path.join(output.root, path)
-            return os.path.lexists(full_path) and not os.path.isdir(full_path)
+            return os.path.lexists(full_path) and not _is_folder(full_path)
 
         # Only now is it worth a look whether a folder on the way is somebody's file.
         room = _LONGEST_PATH - len(os.fsencode(output.root)) - 64  # for a number, a sidecar and the slashes
@@ -289,14 +288,18 @@ class Finisher:
     def _make_folders(self, output: Output, folder: str) -> None:
         """Make a class folder and what is above it, remembering whose entries must be made durable."""
         output.require()  # never make folders where a mount should be
+        missing: list[str] = []
         made = folder
-        while made != output.root and not os.path.isdir(made):
+        while made != output.root and not _is_folder(made):
+            missing.append(made)
             made = os.path.dirname(made)
             self._folders.setdefault(output, set()).add(made)
-        try:
-            os.makedirs(folder, exist_ok=True)
-        except FileExistsError as error:
-            raise NotADirectoryError(error.errno, "a file is in the way", folder) from error
+        for path in reversed(missing):
+            try:
+                os.mkdir(path)
+            except FileExistsError as error:
+                if not _is_folder(path):
+                    raise NotADirectoryError(error.errno, "a file is in the way", path) from error
 
     def _touch(self, plan: Plan) -> None:
         output = self._deliveries[plan.arrival.file.inbox].output
@@ -371,11 +374,27 @@ def _explanation(plan: Plan) -> dict[str, object]:
     }
 
 
+def _is_folder(path: str) -> bool:
+    """As `os.path.isdir`, which also says no where a disk fails to answer; this raises then."""
+    try:
+        return stat.S_ISDIR(os.stat(path).st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            return False
+        raise
+
+
 def explains(sidecar: str, key: str) -> bool:
-    """Whether a sidecar is ours: it was written for this very arrival."""
+    """Whether a sidecar is ours: it was written for this very arrival.
+
+    Raises:
+        OSError: the disk fails to answer.
+    """
     try:
         with open(sidecar, encoding="utf-8") as file:
             content = json.load(file)
-    except (OSError, ValueError):
+    except (FileNotFoundError, IsADirectoryError, PermissionError, ValueError):
         return False
     return isinstance(content, dict) and content.get("arrival") == key

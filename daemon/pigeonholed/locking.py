@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import errno
+import contextlib
 import fcntl
 import os
 from dataclasses import dataclass
@@ -47,17 +47,19 @@ class Lock:
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, mode)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+            os.ftruncate(fd, 0)
+            os.pwrite(fd, f"{os.getpid()} {purpose}".strip().encode("ascii") + b"\n", 0)
+        except (BlockingIOError, PermissionError):
             holder, _, purpose = os.pread(fd, 64, 0).decode("ascii", "replace").strip().partition(" ")
             os.close(fd)
-            if error.errno in {errno.EAGAIN, errno.EACCES}:
-                raise Held(path, holder, purpose) from None
+            raise Held(path, holder, purpose) from None
+        except OSError:
+            os.close(fd)  # and with it the lock, if it was ours already
             raise
-        os.ftruncate(fd, 0)
-        os.pwrite(fd, f"{os.getpid()} {purpose}".strip().encode("ascii") + b"\n", 0)
         return cls(path, fd)
 
     def release(self) -> None:
         """Give the lock back; the file stays, so that no second inode of that name can be locked."""
-        os.ftruncate(self.fd, 0)
+        with contextlib.suppress(OSError):  # what stands in the file is only for people to read
+            os.ftruncate(self.fd, 0)
         os.close(self.fd)

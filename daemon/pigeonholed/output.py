@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from pigeonholed.images import Arrival
 
 PRIVATE = ".pigeonholed"
-_LEFTOVER = re.compile(r"\.owner\.[0-9a-f]{12}\.tmp|\.pigeonholed-[0-9a-f]{16}\.probe")
+_PROBE = re.compile(r"\.pigeonholed-[0-9a-f]{16}\.probe")
+_LEFTOVER = re.compile(rf"\.owner\.[0-9a-f]{{12}}\.tmp|{_PROBE.pattern}")
 
 
 class OutputRefused(Misconfigured):
@@ -100,6 +101,30 @@ class Output:
         if not self.disk.holds(self.private):
             raise OSError(errno.ESTALE, f"the output {self.root} is away; is its mount there?")
 
+    def status_of(self, arrival: Arrival) -> os.stat_result:
+        """What a claimed file is now.
+
+        Raises:
+            FileNotFoundError: it is gone.
+            OSError: as `require_gone`.
+        """
+        try:
+            return os.lstat(self.work_path(arrival))
+        except FileNotFoundError:
+            self.require_gone(arrival)
+            raise
+
+    def require_gone(self, arrival: Arrival) -> None:
+        """Make sure that a claimed file is really not there: a network file system can say so of one that is.
+
+        Raises:
+            OSError: ESTALE, which is waited for: the output is away, or the file is in the listing of its folder.
+        """
+        self.require()
+        with contextlib.suppress(FileNotFoundError):
+            if arrival.key in os.listdir(self.batch_folder(arrival.token)):
+                raise OSError(errno.ESTALE, "a claimed file is there and cannot be opened")
+
     def disown(self) -> None:
         """Forget that it was made ours: it is not the folder that it should be."""
         with contextlib.suppress(FileNotFoundError):
@@ -167,6 +192,7 @@ class Output:
         """
         name = f".pigeonholed-{secrets.token_hex(8)}.probe"
         probe, moved = os.path.join(inbox, name), os.path.join(self.private, name)
+        _remove_probes(inbox)
         try:
             os.close(os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
         except OSError as error:
@@ -200,6 +226,14 @@ def _tidy(root: str, private: str) -> None:
         for name in os.listdir(folder):
             if _LEFTOVER.fullmatch(name):
                 os.unlink(os.path.join(folder, name))
+
+
+def _remove_probes(inbox: str) -> None:
+    """Remove the probes of a process that was killed before it had moved them out of an inbox; ours have no bytes."""
+    with contextlib.suppress(OSError), os.scandir(inbox) as entries:
+        for entry in entries:
+            if _PROBE.fullmatch(entry.name) and entry.stat(follow_symlinks=False).st_size == 0:
+                os.unlink(entry.path)
 
 
 def _take_ownership(root: Path, private: str, identity: str) -> bool:

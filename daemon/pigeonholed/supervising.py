@@ -2,6 +2,9 @@
 
 A reload is rehearsed first; only then does the running pipeline drain, and a new one is built in the same process. If
 that fails after all, the old configuration serves again.
+
+A pipeline that a fault of the machine has ended (a disk that cannot read or write) is built anew after a pause, as
+often as it takes: it begins by looking at the disk, and believes nothing that the one before had not made durable.
 """
 
 from __future__ import annotations
@@ -13,9 +16,11 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from pigeonholed import systemd
 from pigeonholed.bundle import BundleError
-from pigeonholed.errors import UserError
+from pigeonholed.errors import Unavailable, UserError
 from pigeonholed.metrics import Metrics
+from pigeonholed.paths import to_text
 from pigeonholed.pipeline import build, rehearse
 
 if TYPE_CHECKING:
@@ -37,6 +42,9 @@ class Supervisor:
         may_upgrade: an older database is upgraded rather than refused.
     """
 
+    _FIRST_PAUSE_S = 1.0
+    _LONGEST_PAUSE_S = 30.0
+
     def __init__(self, load: Callable[[], Settings], *, once: bool, may_upgrade: bool) -> None:
         self._load = load
         self._once = once
@@ -48,6 +56,9 @@ class Supervisor:
         self._next: Settings | None = None
         self._fallback: Settings | None = None
         self._rehearsal: threading.Thread | None = None
+        self._told_to_end = threading.Event()
+        self._has_served = False
+        self._pause_s = self._FIRST_PAUSE_S
 
     def run(self, settings: Settings) -> Service:
         """Serve until TERM or INT, or with `once` until all is done; returns the last service for what it counted.
@@ -62,10 +73,17 @@ class Supervisor:
             try:
                 service = self._serve(settings)
             except (UserError, BundleError) as error:
-                if self._fallback is None:
-                    raise
-                log.error("reload_failed", error=str(error), instead="the configuration before")
-                settings, self._fallback = self._fallback, None
+                if self._fallback is not None:
+                    log.error("reload_failed", error=str(error), instead="the configuration before")
+                    settings, self._fallback = self._fallback, None
+                else:
+                    self._outlast(error)
+                continue
+            except OSError as error:
+                where = f" at {to_text(error.filename)}" if isinstance(error.filename, str) else ""
+                self._outlast(
+                    Unavailable(f"the system failed{where}: {error.strerror or error}; no file is lost by it")
+                )
                 continue
             if self._next is None or self._ending:
                 return service
@@ -91,11 +109,24 @@ class Supervisor:
         ) as service:
             self._fallback = None
             self._service = service
+            self._has_served = True
             try:
                 service.run()
             finally:
                 self._service = None
+                if service.reporter.filed:
+                    self._pause_s = self._FIRST_PAUSE_S
         return service
+
+    def _outlast(self, error: UserError | BundleError) -> None:
+        """Wait before the next try of a service that has served; raise for one that never has, or need not go on."""
+        if self._once or self._ending or not self._has_served:
+            raise error
+        log.error("service_failed", error=str(error), again_in_s=self._pause_s)
+        systemd.notify(f"STATUS=failed, again in {self._pause_s:.0f} s: {error}")
+        if self._told_to_end.wait(self._pause_s):
+            raise error
+        self._pause_s = min(self._pause_s * 2, self._LONGEST_PAUSE_S)
 
     def _rehearse(self) -> None:
         service = self._service
@@ -126,6 +157,7 @@ class Supervisor:
         if self._ending:
             os._exit(128 + number)  # nothing needs tidying: a kill at any moment is safe
         self._ending = True
+        self._told_to_end.set()
         self._stop.set()
         if self._service is not None:
             self._service.end()

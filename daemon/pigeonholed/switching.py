@@ -63,8 +63,8 @@ class Switcher:
             name = lane.served.bundle.name
             try:
                 wanted = self._store.current(name)
-            except BundleError:
-                wanted = None  # for the moment: CURRENT is replaced by a rename, but somebody may edit it by hand
+            except (BundleError, OSError):
+                wanted = None  # for the moment: somebody may edit CURRENT by hand, or the store's mount is away
             if wanted is None or wanted == lane.served.bundle.version:
                 self._refused.pop(name, None)
             elif wanted != self._refused.get(name):

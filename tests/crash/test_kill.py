@@ -4,53 +4,16 @@ from __future__ import annotations
 
 import os
 import random
-import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from forking import Forker, forking
 from running import Workspace, environment, picture
 
-KILLS = int(os.environ.get("PIGEONHOLED_TEST_KILLS", "50"))
-FORKER = Path(__file__).with_name("forker.py")
-
-
-class Forker:
-    """Daemons that start in a tenth of a second."""
-
-    def __init__(self, workspace: Workspace) -> None:
-        self._workspace = workspace
-        self._process = subprocess.Popen(
-            [sys.executable, str(FORKER)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment()
-        )
-
-    def ask(self, line: str) -> int:
-        assert self._process.stdin
-        assert self._process.stdout
-        self._process.stdin.write(line + "\n")
-        self._process.stdin.flush()
-        return int(self._process.stdout.readline())
-
-    def start(self) -> int:
-        return self.ask(f"start {self._workspace.config} {self._workspace.root / 'daemon.log'}")
-
-    def kill(self, pid: int) -> None:
-        """Kill a daemon that is alive."""
-        os.kill(pid, signal.SIGKILL)
-        code = self.ask(f"reap {pid}")
-        log = self._workspace.root / "daemon.log"
-        assert code == -signal.SIGKILL, f"the daemon had ended by itself with {code}: {log.read_text()[-3000:]}"
-
-    def close(self) -> None:
-        assert self._process.stdin
-        assert self._process.stdout
-        self._process.stdin.close()
-        self._process.wait()
-        self._process.stdout.close()
+KILLS = int(os.environ.get("PIGEONHOLED_TEST_KILLS", "40"))
 
 
 @pytest.fixture
@@ -58,27 +21,26 @@ def workspace(tmp_path: Path) -> Workspace:
     return Workspace.make(tmp_path)
 
 
-@pytest.fixture
-def forker(workspace: Workspace) -> Iterator[Forker]:
-    forker = Forker(workspace)
-    yield forker
-    forker.close()
+@pytest.fixture(scope="module")
+def forker() -> Iterator[Forker]:
+    with forking(environment()) as forker:
+        yield forker
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(max(240, KILLS * 5))
 def test_kill_at_random_moments_loses_nothing_and_files_nothing_twice(workspace: Workspace, forker: Forker) -> None:
     seed = int(os.environ.get("PIGEONHOLED_TEST_SEED", str(random.SystemRandom().randrange(10**6))))
-    print(f"PIGEONHOLED_TEST_SEED={seed}")
+    print(f"PIGEONHOLED_TEST_SEED={seed} PIGEONHOLED_TEST_KILLS={KILLS}")
     moments = random.Random(seed)
     number = 0
     for _ in range(KILLS):
-        pid = forker.start()
+        pid = forker.start(workspace.root)
         ends_s = time.monotonic() + moments.uniform(0.05, 0.9)
         while time.monotonic() < ends_s:
             number += _drop_some(workspace, moments, number)
             time.sleep(moments.uniform(0, 0.03))  # load, not waiting: arrivals come in bursts and pauses
-        forker.kill(pid)
+        forker.kill(workspace.root, pid)
     done = workspace.run("run", "--once", timeout_s=120)
     assert done.returncode == 0, (seed, done.stderr[-3000:])
     assert workspace.audit() == [], seed

@@ -290,8 +290,8 @@ class LocalEngine:
 
 
 def _read(arrival: Arrival, output: Output, demand: Demand, decode: Decode) -> Decoded | Rejected | Withdrawn:
-    """Examine a claimed file; one that seems to be missing is only lost if the whole output is not away."""
+    """Examine a claimed file; one that seems to be missing is only lost if its folder lists it no more."""
     result = examine(arrival, output.work_path(arrival), demand, decode)
     if isinstance(result, Withdrawn) and result.status is Status.LOST:
-        output.require()
+        output.require_gone(arrival)
     return result

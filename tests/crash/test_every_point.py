@@ -1,0 +1,113 @@
+"""kill -9 at every call that changes the disk or the database: nothing lost, nothing twice.
+
+The suite takes the first, the middle and the last call of each kind. PIGEONHOLED_TEST_SOAK=1 (`make soak`) takes every
+call alone, before and after it; PIGEONHOLED_TEST_POINTS=30-60 a part of them.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from faults import FAULT, Fault
+from forking import Forker, forking
+from running import VARIANTS, Variant, Workspace, drop_twenty, environment
+
+SOAK = "PIGEONHOLED_TEST_SOAK" in os.environ
+FIRST, _, LAST = os.environ.get("PIGEONHOLED_TEST_POINTS", "1-9999").partition("-")
+_TOGETHER = 6  # kills in the same folder, one after another, before all is judged
+
+
+@pytest.fixture(scope="module")
+def forker() -> Iterator[Forker]:
+    with forking(environment()) as forker:
+        yield forker
+
+
+@pytest.fixture(scope="module", params=VARIANTS, ids=str)
+def mould(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """What each kill starts from: an empty inbox and a model, no database yet."""
+    variant: Variant = request.param
+    # Small batches, so that turns overlap as they do under load.
+    batching = "[batching]\nmax_batch_size = 4\n"
+    return Workspace.make(tmp_path_factory.mktemp("point") / "mould", incomplete_s=0.0, more=batching, variant=variant)
+
+
+def _calls(forker: Forker, workspace: Workspace) -> list[str]:
+    """Every call of an undisturbed run over twenty files."""
+    drop_twenty(workspace)
+    ended = forker.end(workspace.root, forker.start(workspace.root, "--once", fault=Fault()))
+    assert ended.code == 0, ended.log
+    assert workspace.audit() == []
+    return ended.calls
+
+
+def _chosen(calls: Sequence[str]) -> list[Fault]:
+    """A kill before the first, the middle and the last call of each kind."""
+    return [
+        Fault("kill", site=site, first=number)
+        for site, count in Counter(calls).items()
+        for number in sorted({1, (count + 1) // 2, count})
+    ]
+
+
+def _killed(forker: Forker, workspace: Workspace, fault: Fault) -> bool:
+    """Whether the run came to the point where it dies; else it did its work."""
+    ended = forker.end(workspace.root, forker.start(workspace.root, "--once", fault=fault))
+    assert ended.code in {0, -signal.SIGKILL}, f"{fault.replay()}: ended with {ended.code}: {ended.log[-3000:]}"
+    return ended.code != 0
+
+
+def _judged(forker: Forker, workspace: Workspace, faults: Sequence[Fault]) -> list[str]:
+    """What is wrong after a run to the end."""
+    ended = forker.end(workspace.root, forker.start(workspace.root, "--once"))
+    findings = workspace.audit() if ended.code == 0 else [f"ended with {ended.code}: {ended.log[-2000:]}"]
+    if findings:
+        findings.append("again: " + " or ".join(fault.replay() for fault in faults))
+    return findings
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(SOAK or FAULT is not None, reason="each call is taken alone")
+def test_killed_at_calls_of_every_kind_nothing_is_lost_or_twice(
+    mould: Workspace, forker: Forker, tmp_path: Path
+) -> None:
+    kills = _chosen(_calls(forker, mould.copy(tmp_path / "calls")))
+    killed = 0
+    for start in range(0, len(kills), _TOGETHER):
+        workspace = mould.copy(tmp_path / str(start))
+        together = kills[start : start + _TOGETHER]
+        for fault in together:
+            drop_twenty(workspace)
+            killed += _killed(forker, workspace, fault)
+        assert _judged(forker, workspace, together) == []
+    print(f"{killed} kills at {len({fault.site for fault in kills})} kinds of calls")
+    assert killed > 0.8 * len(kills) > 20
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+@pytest.mark.skipif(not SOAK and FAULT is None, reason="every call: `make soak`, or PIGEONHOLED_TEST_SOAK=1")
+def test_killed_before_and_after_every_call_nothing_is_lost_or_twice(
+    mould: Workspace, forker: Forker, tmp_path: Path
+) -> None:
+    count = len(_calls(forker, mould.copy(tmp_path / "calls")))
+    kills = [
+        Fault("kill", first=number, after=after)
+        for number in range(int(FIRST), min(count, int(LAST)) + 1)
+        for after in (False, True)
+    ]
+    findings, killed = [], 0
+    for number, fault in enumerate(kills if FAULT is None else [FAULT]):
+        workspace = mould.copy(tmp_path / str(number))
+        drop_twenty(workspace)
+        killed += _killed(forker, workspace, fault)
+        findings += _judged(forker, workspace, [fault])
+    print(f"{killed} kills before and after {count} calls")
+    assert findings == []
+    assert killed > 0
