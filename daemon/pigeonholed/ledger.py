@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
     from sqlalchemy.engine import Engine
 
+_MANY = 500  # values in one query
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:
@@ -52,12 +54,21 @@ class Plan:
 
 
 @dataclass(frozen=True, slots=True)
+class Copy:
+    """A durable copy in the work folder: what was read of the original, and is in the copy."""
+
+    arrival: Arrival
+    fingerprint: Fingerprint
+
+
+@dataclass(frozen=True, slots=True)
 class InFlight:
-    """A row that an earlier process left unfinished; `plan` is set once one was committed."""
+    """A row that an earlier process left unfinished; `plan` is set once one was committed, `copied` by `ingest`."""
 
     arrival: Arrival
     attempts: int
     plan: Plan | None
+    copied: Fingerprint | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +143,21 @@ class Ledger:
         ]
         self._writer.write([Change(self._steps.claim, rows)])
 
+    def ingest(self, copies: Sequence[Copy]) -> None:
+        """Record that private copies are durable: their originals may go."""
+        rows = [
+            {
+                "b_id": copy.arrival.id,
+                "b_token": copy.arrival.token,
+                "b_status": Status.INGESTED.value,
+                "b_sha256": copy.fingerprint.sha256,
+                "b_size_bytes": copy.fingerprint.size,
+                "b_mtime_ns": copy.fingerprint.mtime_ns,
+            }
+            for copy in copies
+        ]
+        self._writer.write([Change(self._steps.ingest, rows)])
+
     def plan(self, plans: Sequence[Plan], filed: Sequence[Arrival] = ()) -> None:
         """Record where files will go, and that the ones of an earlier plan are there."""
         now = datetime.now(UTC)
@@ -177,6 +203,18 @@ class Ledger:
         )
         with self._engine.connect() as connection:
             return [_in_flight(row, seen_s) for row in connection.execute(query)]
+
+    def statuses(self, ids: Sequence[int]) -> dict[tuple[int, str], Status]:
+        """How far arrivals have come, by id and key; those that nobody knows are left out."""
+        found: dict[tuple[int, str], Status] = {}
+        columns = tables.images.c
+        with self._engine.connect() as connection:
+            for start in range(0, len(ids), _MANY):
+                query = sa.select(columns.id, columns.arrival, columns.status).where(
+                    columns.id.in_(ids[start : start + _MANY])
+                )
+                found |= {(row.id, row.arrival): Status(row.status) for row in connection.execute(query)}
+        return found
 
     def filed(
         self,
@@ -317,7 +355,10 @@ def _filed(row: Any) -> Filed:
 def _in_flight(row: Any, seen_s: float) -> InFlight:
     file = ImageFile(row.inbox, from_text(row.source_path), row.size_bytes, row.mtime_ns)
     arrival = Arrival(row.id, file, row.arrival, row.token, seen_s)
-    return InFlight(arrival, row.attempts, _plan_of(row, arrival) if row.status == Status.PLANNED else None)
+    if row.status == Status.PLANNED:
+        return InFlight(arrival, row.attempts, _plan_of(row, arrival))
+    copied = Fingerprint(row.sha256, row.size_bytes, row.mtime_ns) if row.status == Status.INGESTED else None
+    return InFlight(arrival, row.attempts, None, copied)
 
 
 def _plan_of(row: Any, arrival: Arrival) -> Plan:

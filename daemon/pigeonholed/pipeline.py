@@ -50,6 +50,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 _COMMANDS_END_WITHIN_S = 10.0
+_CLOCK_REALTIME_COARSE = 5  # of Linux, which Python's `time` does not name: what local file systems put on files
 
 
 @contextmanager
@@ -102,14 +103,19 @@ def build(
         sizes = Sizes(settings.batching.max_batch_size, settings.batching.max_wait_s, workers)
         reporter = Reporter(metrics, statistics)
         finisher = Finisher(deliveries, ledger, patience, reporter.filed_batch, reporter.withdrawn)
-        resumed = recovery.recover(ledger, finisher, deliveries, time.monotonic())
+        resumed = recovery.recover(ledger, finisher, deliveries, time.monotonic(), patience)
 
         engine = LocalEngine(routes, sizes, crew, patience, metrics)
         stack.callback(engine.abort)  # ends its threads where the service is never run
         feeds = [
-            Feed(watch_of(inbox, output.now_ns, partial(records.holds.covers, inbox.name)), output)
+            Feed(
+                watch_of(inbox, clock, partial(records.holds.covers, inbox.name)),
+                output,
+                deliveries[inbox.name].custody,
+            )
             for inbox in settings.inbox
             for output in [outputs[str(inbox.output)]]
+            for clock in [partial(clock_of, str(inbox.path), output)]
         ]
         watches = [feed.watch for feed in feeds]
         claimer = Claimer(feeds, ledger, engine, patience, metrics)
@@ -196,7 +202,6 @@ def _check_supported(settings: Settings) -> None:
     for inbox in settings.inbox:
         for key, value, only in (
             ("action", inbox.action, "move"),
-            ("hostile", inbox.hostile, False),
             ("duplicates", inbox.duplicates, "sort"),
         ):
             if value != only:
@@ -345,6 +350,19 @@ def watch_of(
     """An inbox, watched by its rules."""
     rules = Rules(inbox.name, str(inbox.path), inbox.settle_s, inbox.incomplete_s, inbox.rescan_s, inbox.recursive)
     return Watch(rules, NameFilter(inbox.include, inbox.exclude), now_ns, passes_over=passes_over)
+
+
+def clock_of(inbox: str, output: Output) -> int:
+    """What time it is for the file system of an inbox, in ns; 0 where nobody can tell: an inbox on another machine.
+
+    The output's file system is asked where it is the same one. Else the kernel gives all local ones its own time.
+    """
+    try:
+        if os.stat(inbox).st_dev == os.stat(output.private).st_dev:
+            return output.now_ns()
+        return time.clock_gettime_ns(_CLOCK_REALTIME_COARSE) if gives_events(inbox) else 0
+    except OSError:
+        return 0  # it is away
 
 
 def _watch_events(settings: Settings, watches: Sequence[Watch], claimer: Claimer, stack: ExitStack) -> Events | None:

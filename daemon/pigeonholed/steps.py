@@ -27,6 +27,7 @@ _CLAIMED = (
     "arrival",
     "token",
 )
+_INGESTED = ("status", "sha256", "size_bytes", "mtime_ns")
 _PLANNED = (
     "status",
     "sha256",
@@ -64,6 +65,9 @@ class Steps:
         mine = sa.and_(this, images.c.token == sa.bindparam("b_token"))
         held = holds.c.image_id == sa.bindparam("b_id")
 
+        def in_state(*states: Status) -> Any:
+            return sa.or_(*(images.c.status == state.value for state in states))
+
         def prepared(statement: ClauseElement) -> Prepared:
             return Prepared.compile(statement, dialect)
 
@@ -75,9 +79,14 @@ class Steps:
         self.predict = inserted(tables.predictions)
         self.inbox = inserted(tables.inboxes)
         self.model = inserted(tables.models, "name", "version", "digest", "labels", "loaded_at")
+        self.ingest = prepared(
+            sa.update(images)
+            .where(mine, in_state(Status.CLAIMED, Status.INGESTED))
+            .values({name: sa.bindparam(f"b_{name}") for name in _INGESTED})
+        )
         self.plan = prepared(
             sa.update(images)
-            .where(mine, sa.or_(images.c.status == Status.CLAIMED.value, images.c.status == Status.PLANNED.value))
+            .where(mine, in_state(Status.CLAIMED, Status.INGESTED, Status.PLANNED))
             .values({name: sa.bindparam(f"b_{name}") for name in _PLANNED})
         )
         self.filed = prepared(
