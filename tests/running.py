@@ -34,6 +34,7 @@ model = "tiny"
 settle_s = {settle_s}
 incomplete_s = {incomplete_s}
 rescan_s = 0.5
+{of_inbox}
 [metrics]
 listen = "{listen}"
 [log]
@@ -52,20 +53,38 @@ def until(look: Callable[[], object], what: str, deadline_s: float = 30.0) -> ob
 
 @dataclass
 class Workspace:
-    """A working folder with a tiny model, and a record of all that was dropped into its inbox."""
+    """A working folder with a tiny model, and a record of all that was dropped into its inbox.
+
+    `keeps` says that what was dropped stays there: `action = "copy"`.
+    """
 
     root: Path
     dropped: list[Dropped] = field(default_factory=list)
+    keeps: bool = False
 
     @classmethod
     def make(
-        cls, root: Path, *, settle_s: float = 0.0, incomplete_s: float = 0.2, listen: str = "", more: str = ""
+        cls,
+        root: Path,
+        *,
+        settle_s: float = 0.0,
+        incomplete_s: float = 0.2,
+        listen: str = "",
+        of_inbox: str = "",
+        keeps: bool = False,
+        more: str = "",
     ) -> Workspace:
         (root / "inbox").mkdir(parents=True)
         make_bundle(root / "staging", publish_into=root / "models")
-        text = CONFIG.format(settle_s=settle_s, incomplete_s=incomplete_s, listen=listen)
+        text = CONFIG.format(settle_s=settle_s, incomplete_s=incomplete_s, listen=listen, of_inbox=of_inbox)
         (root / "pigeonholed.toml").write_text(text + more)
-        return cls(root)
+        return cls(root, keeps=keeps)
+
+    def move_inbox(self, elsewhere: Path) -> None:
+        """Let the inbox, which is still empty, be another folder: one on another mount."""
+        self.inbox.rmdir()
+        elsewhere.mkdir()
+        self.inbox.symlink_to(elsewhere)
 
     @property
     def config(self) -> Path:
@@ -87,7 +106,7 @@ class Workspace:
         """Put a file into the inbox under a name that is free, complete from the first moment; False if it is taken."""
         target = self.inbox / path
         target.parent.mkdir(parents=True, exist_ok=True)
-        draft = self.root / "draft"
+        draft = self.inbox / ".draft.part"  # a name that is never taken
         draft.write_bytes(data)
         try:
             os.link(draft, target)
@@ -160,7 +179,7 @@ class Workspace:
 
     def audit(self) -> list[str]:
         """What the independent auditor finds."""
-        return audit(self.dropped, [self.inbox], self.output, self.database)
+        return audit(self.dropped, [self.inbox], self.output, self.database, inbox_keeps=self.keeps)
 
 
 @dataclass

@@ -118,12 +118,10 @@ class Claimer:
     def _serve(self, feed: Feed) -> bool:
         now_s = self._clock()
         files = feed.watch.take(now_s, self._limit)
-        if not feed.custody.keeps:
-            allowed = {
-                folder: self._may_take_from(feed, folder, now_s) for folder in {_folder_of(file) for file in files}
-            }
-            files = [file for file in files if allowed[_folder_of(file)]]
-        files = [*feed.custody.fresh(files)]
+        allowed = {folder: self._may_take_from(feed, folder, now_s) for folder in {_folder_of(file) for file in files}}
+        files = [file for file in files if allowed[_folder_of(file)]]
+        if files:
+            files = [*self._patience.retry("claim", "look up what was copied", partial(feed.custody.fresh, files))]
         for batch in _batches(files, _COPIED_AT_ONCE_BYTES) if feed.custody.copies else [files] if files else []:
             if arrivals := self.claim(feed, batch):
                 self._engine.submit(arrivals)
@@ -197,7 +195,7 @@ class Claimer:
         until_s = feed.blocked.get(folder)
         if until_s is None or until_s <= now_s:
             feed.blocked.pop(folder, None)
-            if may_rename_out_of(folder):
+            if feed.custody.keeps or may_rename_out_of(folder):
                 return True
             self._block(feed, folder, PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
         return False

@@ -47,7 +47,7 @@ class Copier:
         write: no copy can be executed.
 
         Args:
-            source: a descriptor, open for reading, at the beginning.
+            source: a descriptor, open for reading.
             target: a path that is free.
 
         Raises:
@@ -55,6 +55,7 @@ class Copier:
             OSError: as `open(2)`, `read(2)` and `write(2)`; ENOSPC before the last bytes of the disk are taken. There
                 is no target then.
         """
+        os.lseek(source, 0, os.SEEK_SET)
         before = os.fstat(source)
         if not stat.S_ISREG(before.st_mode):
             raise Unfit("it is no regular file")

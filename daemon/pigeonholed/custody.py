@@ -20,12 +20,13 @@ from pigeonholed.copying import Copier, Unfit
 from pigeonholed.disk import WAITED_FOR, Disk
 from pigeonholed.hold_folder import PART
 from pigeonholed.ledger import Copy
+from pigeonholed.memory import signature_of
 from pigeonholed.paths import to_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pigeonholed.images import Arrival, Fingerprint, ImageFile
+    from pigeonholed.images import Arrival, ImageFile
     from pigeonholed.ledger import Ledger
     from pigeonholed.originals import Originals
     from pigeonholed.output import Output
@@ -69,8 +70,15 @@ class Custody(Protocol):
     def keeps(self) -> bool:
         """See above."""
 
+    def knows(self, path: str) -> bool:
+        """Whether a file is known to have been taken before, as far as that can be told in no time."""
+
     def fresh(self, files: Sequence[ImageFile]) -> Sequence[ImageFile]:
-        """Those that have not been taken before."""
+        """Those that have not been taken before.
+
+        Raises:
+            OSError: that cannot be told now.
+        """
 
     def begin(self, token: str) -> None:
         """Make what a batch needs. Safe to repeat."""
@@ -97,6 +105,9 @@ class Custody(Protocol):
             OSError: as `rename(2)`.
         """
 
+    def forget(self) -> None:
+        """Files were put back, and the ledger has forgotten them. Any thread."""
+
     def close(self) -> None:
         """Leave nothing behind."""
 
@@ -111,8 +122,12 @@ class Renaming:
         self._inbox = inbox
         self._output = output
 
+    def knows(self, path: str) -> bool:  # noqa: ARG002
+        """None: what was taken is not there any more."""
+        return False
+
     def fresh(self, files: Sequence[ImageFile]) -> Sequence[ImageFile]:
-        """All: what was taken is not there any more."""
+        """All."""
         return files
 
     def begin(self, token: str) -> None:
@@ -133,6 +148,9 @@ class Renaming:
     def put_back(self, source: str, target: str) -> None:
         """Rename."""
         self._output.disk.rename_new(source, target)
+
+    def forget(self) -> None:
+        """Nothing was remembered."""
 
     def close(self) -> None:
         """Nothing was made."""
@@ -166,6 +184,10 @@ class Copying:
     def keeps(self) -> bool:
         """Whether originals stay in the inbox."""
         return self._originals.stay
+
+    def knows(self, path: str) -> bool:
+        """Whether the originals know that it was copied."""
+        return self._originals.knows(path)
 
     def fresh(self, files: Sequence[ImageFile]) -> Sequence[ImageFile]:
         """Those that the originals say were not copied yet."""
@@ -205,8 +227,12 @@ class Copying:
         return Ingested(taken, list(refused.values()))
 
     def put_back(self, source: str, target: str) -> None:
-        """Move, or copy where a move cannot lead."""
-        self._originals.put_back(source, target, self._disk, self._copier)
+        """Move, or copy where a move cannot lead. Any thread: nothing is shared with the one that ingests."""
+        self._originals.put_back(source, target, self._output.disk, Copier())
+
+    def forget(self) -> None:
+        """Ask the ledger anew."""
+        self._originals.forget()
 
     def close(self) -> None:
         """Leave nothing in the inbox."""
@@ -238,7 +264,7 @@ class Copying:
         attempt = 1
         while True:
             try:
-                return Copy(arrival, self._copy(arrival))
+                return self._copy(arrival)
             except Unfit as unfit:
                 return Refusal(arrival, str(unfit))
             except OSError as error:
@@ -249,15 +275,16 @@ class Copying:
                     return Refusal(arrival, f"it could not be copied: {error.strerror}", error)
                 attempt += 1
 
-    def _copy(self, arrival: Arrival) -> Fingerprint:
+    def _copy(self, arrival: Arrival) -> Copy:
         target = _part_of(self._output, arrival)
         source = self._originals.open(arrival)
         try:
-            return self._copier.copy(source, target)
-        except FileExistsError:  # of an attempt that was broken off
-            os.unlink(target)
-            os.lseek(source, 0, os.SEEK_SET)
-            return self._copier.copy(source, target)
+            original = signature_of(os.fstat(source)) if self.keeps else None
+            try:
+                return Copy(arrival, self._copier.copy(source, target), original)
+            except FileExistsError:  # of an attempt that was broken off
+                os.unlink(target)
+                return Copy(arrival, self._copier.copy(source, target), original)
         finally:
             os.close(source)
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import secrets
+import stat
 from typing import TYPE_CHECKING, Protocol
 
-from pigeonholed.copying import open_beneath, sync_folder
+from pigeonholed.copying import Unfit, open_beneath, sync_folder
 from pigeonholed.hold_folder import HOLD, PART, held_name
 from pigeonholed.placing import alternatives
 
@@ -18,12 +20,18 @@ if TYPE_CHECKING:
     from pigeonholed.disk import Disk
     from pigeonholed.hold_folder import HoldFolder
     from pigeonholed.images import Arrival, ImageFile
+    from pigeonholed.memory import Memory
+
+_CHUNK_BYTES = 1 << 20
 
 
 class Originals(Protocol):
     """The originals of one inbox; what the methods mean for delivery, `custody.Copying` says."""
 
     stay: bool
+
+    def knows(self, path: str) -> bool:
+        """Whether one was copied before, as far as that can be told in no time."""
 
     def fresh(self, files: Sequence[ImageFile]) -> Sequence[ImageFile]:
         """Those that were not copied yet."""
@@ -55,6 +63,9 @@ class Originals(Protocol):
     def put_back(self, source: str, target: str, disk: Disk, copier: Copier) -> None:
         """Move a file of the output into the inbox, never over anything."""
 
+    def forget(self) -> None:
+        """Some were forgotten by the ledger. Any thread."""
+
     def close(self) -> None:
         """Leave nothing behind."""
 
@@ -73,8 +84,12 @@ class Held:
         self._inbox = inbox
         self._hold = hold
 
+    def knows(self, path: str) -> bool:  # noqa: ARG002
+        """None: what was taken is not there any more."""
+        return False
+
     def fresh(self, files: Sequence[ImageFile]) -> Sequence[ImageFile]:
-        """All: what was taken is not there any more."""
+        """All."""
         return files
 
     def begin(self, token: str) -> None:
@@ -135,14 +150,119 @@ class Held:
 
     def put_back(self, source: str, target: str, disk: Disk, copier: Copier) -> None:
         """Rename where that leads there, else copy."""
-        if self._hold.beside:
-            copy_back(source, target, self._inbox, disk, copier)
-        else:
-            disk.rename_new(source, target)
+        carry(source, target, self._inbox, disk, copier)
+
+    def forget(self) -> None:
+        """Nothing was remembered."""
 
     def close(self) -> None:
         """Leave nothing in the inbox."""
         self._hold.remove_root()
+
+
+class InPlace:
+    """Originals stay in the inbox, where nothing is ever changed; the ledger remembers those that were copied.
+
+    Args:
+        inbox: the folder.
+        memory: which were copied.
+    """
+
+    stay = True
+
+    def __init__(self, inbox: str, memory: Memory) -> None:
+        self._inbox = inbox
+        self._memory = memory
+
+    def knows(self, path: str) -> bool:
+        """Whether it was seen to be remembered lately."""
+        return self._memory.knows(path)
+
+    def fresh(self, files: Sequence[ImageFile]) -> Sequence[ImageFile]:
+        """Those that are not remembered."""
+        return self._memory.fresh(files)
+
+    def begin(self, token: str) -> None:
+        """They have their place."""
+
+    def take(self, arrival: Arrival) -> None:
+        """They stay; whether it is still the one that was seen shows when it is opened."""
+
+    def has(self, arrival: Arrival) -> bool:
+        """Whether it is still there."""
+        return os.path.lexists(os.path.join(self._inbox, arrival.file.path))
+
+    def open(self, arrival: Arrival) -> int:
+        """Open it where it is.
+
+        Raises:
+            Unfit: it is not the file that was seen to be complete.
+        """
+        try:
+            fd = open_beneath(self._inbox, arrival.file.path)
+        except FileNotFoundError:
+            raise Unfit("it was gone before it was copied") from None
+        status = os.fstat(fd)
+        if (status.st_size, status.st_mtime_ns) != (arrival.file.size, arrival.file.mtime_ns):
+            os.close(fd)
+            raise Unfit("it had changed before it was copied")
+        return fd
+
+    def sync(self, arrivals: Sequence[Arrival]) -> None:
+        """Nothing was changed."""
+
+    def let_go(self, arrival: Arrival) -> None:
+        """It stays."""
+
+    def give_back(self, arrival: Arrival, disk: Disk) -> None:
+        """It never left."""
+
+    def end(self, token: str) -> None:
+        """Nothing was made."""
+
+    def put_back(self, source: str, target: str, disk: Disk, copier: Copier) -> None:
+        """Remove the copy where the original is still there with the very same bytes, durably; else bring it back."""
+        if not os.path.lexists(target):
+            carry(source, target, self._inbox, disk, copier)
+        elif is_same_content(source, target):
+            disk.sync([target], [os.path.dirname(target)])
+            os.unlink(source)
+        else:
+            raise FileExistsError(target)
+
+    def forget(self) -> None:
+        """Ask the ledger anew."""
+        self._memory.forget()
+
+    def close(self) -> None:
+        """Nothing was made."""
+
+
+def carry(source: str, target: str, inbox: str, disk: Disk, copier: Copier) -> None:
+    """Rename a file back to its inbox, or copy it where that does not lead there; errors are those of `copy_back`."""
+    try:
+        disk.rename_new(source, target)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        copy_back(source, target, inbox, disk, copier)
+
+
+def is_same_content(one: str, other: str) -> bool:
+    """Whether two files are regular ones with the same bytes; no link is followed."""
+    with contextlib.ExitStack() as stack:
+        files = []
+        for path in (one, other):
+            fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+            files.append(stack.enter_context(open(fd, "rb")))
+        if not all(stat.S_ISREG(os.fstat(file.fileno()).st_mode) for file in files):
+            return False
+        while True:
+            parts = [file.read(_CHUNK_BYTES) for file in files]
+            if parts[0] != parts[1]:
+                return False
+            if not parts[0]:
+                return True
 
 
 def copy_back(source: str, target: str, inbox: str, disk: Disk, copier: Copier) -> None:

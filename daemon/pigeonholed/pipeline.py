@@ -43,8 +43,10 @@ from pigeonholed.watching import Rules, Watch
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
+    from pigeonholed.custody import Custody
     from pigeonholed.output import Output
     from pigeonholed.records import Records
+    from pigeonholed.returning import Holds
     from pigeonholed.settings import InboxSettings, Settings
 
 log = structlog.get_logger()
@@ -109,13 +111,16 @@ def build(
         stack.callback(engine.abort)  # ends its threads where the service is never run
         feeds = [
             Feed(
-                watch_of(inbox, clock, partial(records.holds.covers, inbox.name)),
-                output,
-                deliveries[inbox.name].custody,
+                watch_of(
+                    inbox,
+                    partial(clock_of, str(inbox.path), delivery.output),
+                    partial(_passes_over, inbox.name, records.holds, delivery.custody),
+                ),
+                delivery.output,
+                delivery.custody,
             )
             for inbox in settings.inbox
-            for output in [outputs[str(inbox.output)]]
-            for clock in [partial(clock_of, str(inbox.path), output)]
+            for delivery in [deliveries[inbox.name]]
         ]
         watches = [feed.watch for feed in feeds]
         claimer = Claimer(feeds, ledger, engine, patience, metrics)
@@ -201,13 +206,13 @@ def _check_supported(settings: Settings) -> None:
         raise Misconfigured('engine.kind = "ray" is not built yet in this version; use "local"')
     for inbox in settings.inbox:
         for key, value, only in (
-            ("action", inbox.action, "move"),
-            ("duplicates", inbox.duplicates, "sort"),
+            ("action", inbox.action, ("move", "copy")),
+            ("duplicates", inbox.duplicates, ("sort",)),
         ):
-            if value != only:
+            if value not in only:
                 raise Misconfigured(
                     f"the inbox {inbox.name} asks for {key} = {value!r}, which is not built yet in this version; "
-                    f"use {only!r}"
+                    f"use {' or '.join(map(repr, only))}"
                 )
 
 
@@ -350,6 +355,11 @@ def watch_of(
     """An inbox, watched by its rules."""
     rules = Rules(inbox.name, str(inbox.path), inbox.settle_s, inbox.incomplete_s, inbox.rescan_s, inbox.recursive)
     return Watch(rules, NameFilter(inbox.include, inbox.exclude), now_ns, passes_over=passes_over)
+
+
+def _passes_over(inbox: str, holds: Holds, custody: Custody, path: str, size: int, mtime_ns: int) -> bool:
+    """Whether a file is left alone: `undo` has put it back, or it was copied."""
+    return holds.covers(inbox, path, size, mtime_ns) or custody.knows(path)
 
 
 def clock_of(inbox: str, output: Output) -> int:

@@ -13,7 +13,8 @@ import structlog
 
 from pigeonholed.custody import Copying, Custody, Ingested, Renaming
 from pigeonholed.hold_folder import HoldFolder
-from pigeonholed.originals import Held
+from pigeonholed.memory import Memory
+from pigeonholed.originals import Held, InPlace
 from pigeonholed.output import OutputRefused
 from pigeonholed.paths import to_text
 
@@ -36,6 +37,10 @@ def choose(inbox: InboxSettings, output: Output, ledger: Ledger) -> Custody:
         OutputRefused: they cannot be taken at all.
     """
     path = str(inbox.path)
+    if inbox.action == "copy":
+        if not os.access(path, os.R_OK | os.X_OK):
+            raise OutputRefused(f"cannot read the inbox {path}: let this user look into that folder")
+        return Copying(InPlace(path, Memory(inbox.name, path, ledger)), output, ledger)
     renames = output.check_source(path)
     if renames and not inbox.hostile:
         return Renaming(path, output)
@@ -96,6 +101,10 @@ class Probed:
         """Whether originals stay in the inbox."""
         return self._inbox.action == "copy"
 
+    def knows(self, path: str) -> bool:
+        """Whether a file is known to have been taken before."""
+        return self._chosen is not None and self._chosen.knows(path)
+
     def fresh(self, files: Sequence[ImageFile]) -> Sequence[ImageFile]:
         """Those that have not been taken before."""
         return self._custody().fresh(files)
@@ -125,6 +134,11 @@ class Probed:
     def put_back(self, source: str, target: str) -> None:
         """Move a file of the output to a place in the inbox."""
         self._custody().put_back(source, target)
+
+    def forget(self) -> None:
+        """Files were put back, and the ledger has forgotten them."""
+        if self._chosen is not None:
+            self._chosen.forget()
 
     def close(self) -> None:
         """Leave nothing behind; the next use chooses anew."""

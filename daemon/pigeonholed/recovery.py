@@ -14,7 +14,7 @@ from pigeonholed.custody import Copying
 from pigeonholed.errors import Unavailable
 from pigeonholed.hold_folder import HoldFolder
 from pigeonholed.images import Status, Withdrawn
-from pigeonholed.originals import Held
+from pigeonholed.originals import Held, is_same_content
 from pigeonholed.patience import Patience
 from pigeonholed.sweeping import sweep
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from pigeonholed.finishing import Delivery, Finisher
-    from pigeonholed.images import Arrival
+    from pigeonholed.images import Arrival, Fingerprint
     from pigeonholed.ledger import InFlight, Ledger, Plan
 
 log = structlog.get_logger()
@@ -109,7 +109,7 @@ def _look(row: InFlight, deliveries: Mapping[str, Delivery], findings: Findings)
     elif row.plan is not None:
         _look_for_planned(row.arrival, row.plan, delivery, findings)
     elif row.copied is not None:
-        _look_for_copied(row.arrival, delivery, findings)
+        _look_for_copied(row.arrival, row.copied, delivery, findings)
     else:
         _look_for_claimed(row.arrival, delivery, findings)
 
@@ -117,20 +117,20 @@ def _look(row: InFlight, deliveries: Mapping[str, Delivery], findings: Findings)
 def _look_for_planned(arrival: Arrival, plan: Plan, delivery: Delivery, findings: Findings) -> None:
     if os.path.lexists(delivery.output.work_path(arrival)):
         findings.to_move.append(plan)
-    elif _is_there(os.path.join(delivery.output.root, plan.destination), plan):
+    elif _has_content(os.path.join(delivery.output.root, plan.destination), plan.fingerprint):
         findings.moved.append(plan)
     else:
         findings.lost.append(arrival)
 
 
-def _look_for_copied(arrival: Arrival, delivery: Delivery, findings: Findings) -> None:
+def _look_for_copied(arrival: Arrival, copied: Fingerprint, delivery: Delivery, findings: Findings) -> None:
     """The copy is durable; its original is only in the way, unless, against all promises, the copy is gone."""
     hold = _hold_of(arrival, delivery)
     if os.path.lexists(delivery.output.work_path(arrival)):
         if hold is not None:
             _let_go(hold, arrival)
         findings.again.append(arrival)
-    elif hold is not None:
+    elif hold is not None or _original_is(copied, arrival, delivery):
         findings.to_copy.append((hold, arrival))
     else:
         findings.lost.append(arrival)
@@ -140,8 +140,11 @@ def _look_for_claimed(arrival: Arrival, delivery: Delivery, findings: Findings) 
     """Where an original is held, it is the truth, and a copy is made anew; else what is in the work folder is it."""
     if (hold := _hold_of(arrival, delivery)) is not None:
         findings.to_copy.append((hold, arrival))
-    elif os.path.lexists(delivery.output.work_path(arrival)):
-        findings.again.append(arrival)
+    elif os.path.lexists(work := delivery.output.work_path(arrival)):
+        if delivery.custody.keeps and _is_copy_of_original(work, arrival, delivery):
+            findings.to_copy.append((None, arrival))  # so that the original is remembered
+        else:
+            findings.again.append(arrival)
     elif not os.path.isdir(delivery.inbox):
         findings.strange.append(arrival)  # it may be held there
     elif not _claim_again(arrival, delivery):
@@ -150,6 +153,19 @@ def _look_for_claimed(arrival: Arrival, delivery: Delivery, findings: Findings) 
         findings.to_copy.append((None, arrival))
     else:
         findings.again.append(arrival)
+
+
+def _original_is(copied: Fingerprint, arrival: Arrival, delivery: Delivery) -> bool:
+    """Whether an original that stays in the inbox still has the bytes that were copied."""
+    path = os.path.join(delivery.inbox, arrival.file.path)
+    return delivery.custody.keeps and _has_content(path, copied)
+
+
+def _is_copy_of_original(work: str, arrival: Arrival, delivery: Delivery) -> bool:
+    try:
+        return is_same_content(work, os.path.join(delivery.inbox, arrival.file.path))
+    except OSError:
+        return False
 
 
 def _hold_of(arrival: Arrival, delivery: Delivery) -> HoldFolder | None:
@@ -185,12 +201,12 @@ def _copy_again(findings: Findings, deliveries: Mapping[str, Delivery], ledger: 
             ledger.close([refusal.arrival], Status.VANISHED, refusal.why)
 
 
-def _is_there(path: str, plan: Plan) -> bool:
-    """Whether the very bytes of a plan are at its destination."""
+def _has_content(path: str, fingerprint: Fingerprint) -> bool:
+    """Whether the very bytes that were read are at a path."""
     try:
-        if os.lstat(path).st_size != plan.fingerprint.size:
+        if os.lstat(path).st_size != fingerprint.size:
             return False
-        if plan.fingerprint.sha256 is None:
+        if fingerprint.sha256 is None:
             return True
         with open(path, "rb") as file:
             digest = hashlib.sha256()
@@ -198,7 +214,7 @@ def _is_there(path: str, plan: Plan) -> bool:
                 digest.update(part)
     except OSError:
         return False
-    return digest.hexdigest() == plan.fingerprint.sha256
+    return digest.hexdigest() == fingerprint.sha256
 
 
 def _claim_again(arrival: Arrival, delivery: Delivery) -> bool:

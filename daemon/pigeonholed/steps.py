@@ -94,6 +94,16 @@ class Steps:
             .where(mine, images.c.status == Status.PLANNED.value)
             .values(status=Status.FILED.value, filed_at=sa.bindparam("b_filed_at"))
         )
+        remembered = insert(tables.copied)
+        latest = {
+            column.name: remembered.excluded[column.name] for column in tables.copied.columns if not column.primary_key
+        }
+        self.remember = Prepared.compile(
+            remembered.on_conflict_do_update(index_elements=["inbox", "source_path"], set_=latest),
+            dialect,
+            tuple(column.name for column in tables.copied.columns),
+        )
+        self.forget = prepared(sa.delete(tables.copied).where(tables.copied.c.image_id == sa.bindparam("b_id")))
         self.attempt = prepared(sa.update(images).where(this).values(attempts=images.c.attempts + 1))
         self.close = prepared(
             sa.update(images).where(this).values(status=sa.bindparam("b_status"), detail=sa.bindparam("b_detail"))

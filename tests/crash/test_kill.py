@@ -13,9 +13,17 @@ from pathlib import Path
 
 import pytest
 
+from mounts import another_mount
 from running import Workspace, environment, picture
 
 KILLS = int(os.environ.get("PIGEONHOLED_TEST_KILLS", "50"))
+# By custody: lines of its inbox in the configuration, and its share of the kills.
+CUSTODIES = {
+    "renaming": ("", 1.0),
+    "hostile": ("hostile = true", 0.2),
+    "other-mount": ("", 0.2),
+    "copy": ('action = "copy"', 0.2),
+}
 FORKER = Path(__file__).with_name("forker.py")
 
 
@@ -53,9 +61,21 @@ class Forker:
         self._process.stdout.close()
 
 
+@pytest.fixture(params=CUSTODIES)
+def custody(request: pytest.FixtureRequest) -> str:
+    """How files come into the daemon's hands."""
+    return str(request.param)
+
+
 @pytest.fixture
-def workspace(tmp_path: Path) -> Workspace:
-    return Workspace.make(tmp_path)
+def workspace(tmp_path: Path, custody: str) -> Iterator[Workspace]:
+    workspace = Workspace.make(tmp_path, of_inbox=CUSTODIES[custody][0], keeps=custody == "copy")
+    if custody == "other-mount":
+        with another_mount(tmp_path) as folder:
+            workspace.move_inbox(folder / "inbox")
+            yield workspace
+    else:
+        yield workspace
 
 
 @pytest.fixture
@@ -67,12 +87,15 @@ def forker(workspace: Workspace) -> Iterator[Forker]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(max(240, KILLS * 5))
-def test_kill_at_random_moments_loses_nothing_and_files_nothing_twice(workspace: Workspace, forker: Forker) -> None:
+def test_kill_at_random_moments_loses_nothing_and_files_nothing_twice(
+    workspace: Workspace, custody: str, forker: Forker
+) -> None:
+    kills = max(1, int(KILLS * CUSTODIES[custody][1]))
     seed = int(os.environ.get("PIGEONHOLED_TEST_SEED", str(random.SystemRandom().randrange(10**6))))
     print(f"PIGEONHOLED_TEST_SEED={seed}")
     moments = random.Random(seed)
     number = 0
-    for _ in range(KILLS):
+    for _ in range(kills):
         pid = forker.start()
         ends_s = time.monotonic() + moments.uniform(0.05, 0.9)
         while time.monotonic() < ends_s:
@@ -82,7 +105,7 @@ def test_kill_at_random_moments_loses_nothing_and_files_nothing_twice(workspace:
     done = workspace.run("run", "--once", timeout_s=120)
     assert done.returncode == 0, (seed, done.stderr[-3000:])
     assert workspace.audit() == [], seed
-    assert len(workspace.dropped) == number > KILLS * 10
+    assert len(workspace.dropped) == number > kills * 5
 
 
 def _drop_some(workspace: Workspace, moments: random.Random, number: int) -> int:
