@@ -177,6 +177,14 @@ class Workspace:
         assert isinstance(number, int)
         return number
 
+    def statuses(self) -> list[str]:
+        """The status of each row."""
+        connection = sqlite3.connect(f"file:{self.database}?mode=ro", uri=True)
+        try:
+            return [str(status) for (status,) in connection.execute("SELECT status FROM images ORDER BY id")]
+        finally:
+            connection.close()
+
     def audit(self) -> list[str]:
         """What the independent auditor finds."""
         return audit(self.dropped, [self.inbox], self.output, self.database, inbox_keeps=self.keeps)

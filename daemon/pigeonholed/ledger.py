@@ -252,16 +252,13 @@ class Ledger:
         with self._engine.connect() as connection:
             return [_in_flight(row, seen_s) for row in connection.execute(query)]
 
-    def statuses(self, ids: Sequence[int]) -> dict[tuple[int, str], Status]:
-        """How far arrivals have come, by id and key; those that nobody knows are left out."""
-        found: dict[tuple[int, str], Status] = {}
-        columns = tables.images.c
+    def arrivals(self, ids: Sequence[int]) -> list[tuple[Arrival, Status]]:
+        """Arrivals by their ids, and how far they have come; those that nobody knows are left out."""
+        found: list[tuple[Arrival, Status]] = []
         with self._engine.connect() as connection:
             for start in range(0, len(ids), _MANY):
-                query = sa.select(columns.id, columns.arrival, columns.status).where(
-                    columns.id.in_(ids[start : start + _MANY])
-                )
-                found |= {(row.id, row.arrival): Status(row.status) for row in connection.execute(query)}
+                query = sa.select(tables.images).where(tables.images.c.id.in_(ids[start : start + _MANY]))
+                found += [(_arrival(row, 0.0), Status(row.status)) for row in connection.execute(query)]
         return found
 
     def filed(
@@ -419,9 +416,13 @@ def _filed(row: Any) -> Filed:
     )
 
 
-def _in_flight(row: Any, seen_s: float) -> InFlight:
+def _arrival(row: Any, seen_s: float) -> Arrival:
     file = ImageFile(row.inbox, from_text(row.source_path), row.size_bytes, row.mtime_ns)
-    arrival = Arrival(row.id, file, row.arrival, row.token, seen_s)
+    return Arrival(row.id, file, row.arrival, row.token, seen_s)
+
+
+def _in_flight(row: Any, seen_s: float) -> InFlight:
+    arrival = _arrival(row, seen_s)
     if row.status == Status.PLANNED:
         return InFlight(arrival, row.attempts, _plan_of(row, arrival))
     copied = Fingerprint(row.sha256, row.size_bytes, row.mtime_ns) if row.status == Status.INGESTED else None

@@ -139,6 +139,7 @@ def build(
             watches=watches,
             events=None if once else _watch_events(settings, watches, claimer, stack),
             switcher=_switcher(settings, records, lanes, metrics, statistics),
+            patience=patience,
             resumed=resumed,
             addresses=addresses,
         )

@@ -86,7 +86,7 @@ def recover(
             lost=len(findings.lost),
             of_unknown_inboxes=len(findings.strange),
         )
-    sweep(deliveries.values(), {arrival.token for arrival in (*findings.again, *findings.strange)}, ledger)
+    sweep(deliveries, {arrival.token for arrival in (*findings.again, *findings.strange)}, ledger)
     return findings.again
 
 

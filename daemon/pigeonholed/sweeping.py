@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from pigeonholed.hold_folder import PART, HoldFolder, parse_held
+from pigeonholed.hold_folder import PART, HoldFolder, held_name, parse_held
 from pigeonholed.images import Status
+from pigeonholed.originals import Held
 from pigeonholed.paths import to_text
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping
+    from collections.abc import Collection, Mapping, Sequence
 
     from pigeonholed.finishing import Delivery
     from pigeonholed.ledger import Ledger
@@ -23,31 +24,54 @@ log = structlog.get_logger()
 _COPY_IS_SAFE = frozenset({Status.INGESTED, Status.PLANNED, Status.FILED, Status.RETURNED})
 
 
-def sweep(deliveries: Iterable[Delivery], used: Collection[str], ledger: Ledger) -> None:
+def sweep(deliveries: Mapping[str, Delivery], used: Collection[str], ledger: Ledger) -> None:
     """Tidy the folders of batches that no row in flight uses; what cannot be explained is reported and never touched.
 
     Args:
-        deliveries: whose outputs and inboxes to look through.
+        deliveries: by inbox; their outputs and inboxes are looked through.
         used: tokens of batches in flight.
         ledger: says how far the row of an original has come.
     """
-    deliveries = list(deliveries)
-    folders: list[str] = []
-    for output in {delivery.output for delivery in deliveries}:
-        folders += [output.batch_folder(token) for token in output.batch_folders() if token not in used]
-    holds = [HoldFolder.in_inbox(delivery.inbox, private=False) for delivery in deliveries]
+    holds = [HoldFolder.in_output(output) for output in {delivery.output for delivery in deliveries.values()}]
+    holds += [HoldFolder.in_inbox(delivery.inbox, private=False) for delivery in deliveries.values()]
     for hold in holds:
-        folders += [os.path.join(hold.root, token) for token in hold.tokens() if token not in used]
-    folders = [folder for folder in folders if not _removed(folder)]
-    if folders:
-        safe = _safe_originals(folders, ledger)
-        for folder in folders:
-            _clear(folder, safe)
-            if not _removed(folder):
-                log.error("orphans_found", folder=to_text(folder), remedy="pigeonholed fsck")
-    for hold in holds:
-        _clear(hold.root, {})  # half of what was being put back
+        left = [token for token in hold.tokens() if token not in used and not _removed(os.path.join(hold.root, token))]
+        if left:
+            _tidy(hold, left, deliveries, ledger)
+        if hold.beside:
+            _remove_halves(hold.root)  # of what was being put back
         hold.remove_root()
+
+
+def _tidy(hold: HoldFolder, tokens: Sequence[str], deliveries: Mapping[str, Delivery], ledger: Ledger) -> None:
+    """Resolve what is left in the folders of some batches, whose rows are asked for in one go."""
+    folders = [os.path.join(hold.root, token) for token in tokens]
+    held = [found for folder in folders for name in _names(folder) if (found := parse_held(name)) is not None]
+    for arrival, status in ledger.arrivals([number for number, _key in held]):
+        name = os.path.join(hold.root, arrival.token, held_name(arrival))
+        if status in _COPY_IS_SAFE:
+            _remove(name)
+        elif status is Status.VANISHED and arrival.file.inbox in deliveries and os.path.lexists(name):
+            # It was held while its inbox was away and seemed to be empty: it goes back, and is a new arrival.
+            delivery = deliveries[arrival.file.inbox]
+            Held(delivery.inbox, hold).give_back(arrival, delivery.output.disk)
+    hold.close()
+    for folder in folders:
+        _remove_halves(folder)
+        if not _removed(folder):
+            log.error("orphans_found", folder=to_text(folder), remedy="pigeonholed fsck")
+
+
+def _remove_halves(folder: str) -> None:
+    """Copies that were never complete: what they were made of is elsewhere."""
+    for name in _names(folder):
+        if name.endswith(PART):
+            _remove(os.path.join(folder, name))
+
+
+def _remove(path: str) -> None:
+    with contextlib.suppress(OSError):
+        os.unlink(path)
 
 
 def _removed(folder: str) -> bool:
@@ -58,21 +82,6 @@ def _removed(folder: str) -> bool:
     except OSError:
         return False
     return True
-
-
-def _safe_originals(folders: Iterable[str], ledger: Ledger) -> Mapping[tuple[int, str], Status]:
-    """The rows of all originals that are left, asked for in one go."""
-    found = [held for folder in folders for name in _names(folder) if (held := parse_held(name)) is not None]
-    return ledger.statuses([number for number, _key in found])
-
-
-def _clear(folder: str, rows: Mapping[tuple[int, str], Status]) -> None:
-    """Remove halves of copies, whose source is elsewhere, and originals whose copies are durable by their rows."""
-    for name in _names(folder):
-        held = parse_held(name)
-        if name.endswith(PART) or (held is not None and rows.get(held) in _COPY_IS_SAFE):
-            with contextlib.suppress(OSError):
-                os.unlink(os.path.join(folder, name))
 
 
 def _names(folder: str) -> list[str]:
