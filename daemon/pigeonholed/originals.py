@@ -26,7 +26,7 @@ _CHUNK_BYTES = 1 << 20
 
 
 class Originals(Protocol):
-    """The originals of one inbox; what the methods mean for delivery, `custody.Copying` says."""
+    """The originals of one inbox; what the methods mean for delivery, `copy_custody.Copying` says."""
 
     stay: bool
 

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from pigeonholed.custody import Copying, Custody, Ingested, Renaming
+from pigeonholed.copy_custody import Copying
+from pigeonholed.custody import Custody, Ingested, Renaming
 from pigeonholed.hold_folder import HoldFolder
 from pigeonholed.memory import Memory
 from pigeonholed.originals import Held, InPlace

@@ -20,7 +20,8 @@ from sqlalchemy.engine import Engine
 from helpers import fingerprint_of, make_arrival, make_tree, png, read_tree
 from mounts import another_mount
 from pigeonholed import recovery, tables
-from pigeonholed.custody import Copying, Custody, Renaming
+from pigeonholed.copy_custody import Copying
+from pigeonholed.custody import Custody, Renaming
 from pigeonholed.finishing import Delivery, Finisher
 from pigeonholed.hold_folder import HOLD, HoldFolder, held_name
 from pigeonholed.images import Arrival, Fingerprint, Placement, Prediction

@@ -24,8 +24,9 @@ from helpers import files_of, lines, make_arrival, make_served, make_tree, png, 
 from mounts import another_mount
 from pigeonholed import database, recovery, tables
 from pigeonholed.claiming import Claimer, Feed
+from pigeonholed.copy_custody import Copying
 from pigeonholed.copying import Copier
-from pigeonholed.custody import Copying, Custody, Renaming
+from pigeonholed.custody import Custody, Renaming
 from pigeonholed.decoding import Demand, examine
 from pigeonholed.disk import Disk
 from pigeonholed.finishing import Delivery, Finisher
