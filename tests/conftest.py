@@ -11,6 +11,7 @@ import pytest
 from sqlalchemy.engine import Engine
 
 from helpers import FakeClock
+from mounts import another_mount
 from pigeonholed import database
 from pigeonholed.ledger import Ledger
 from pigeonholed.output import Output
@@ -70,6 +71,13 @@ def output(tmp_path: Path) -> Iterator[Output]:
     output = Output.open(tmp_path / "sorted", None)
     yield output
     output.close()
+
+
+@pytest.fixture
+def other_mount(tmp_path: Path) -> Iterator[Path]:
+    """An empty folder on another mount than `tmp_path`."""
+    with another_mount(tmp_path) as folder:
+        yield folder
 
 
 @pytest.fixture

@@ -29,7 +29,8 @@ CHANGES = (
 )  # fmt: skip
 LOOKS = ("open", "read", "pread", "lstat", "stat", "fstat", "scandir", "listdir", "utime")
 _CREATES = os.O_CREAT
-_BENEATH = frozenset({"disk", "durable", "output", "patience"})  # who calls these is of interest, not what they call
+# Who calls these is of interest, not what they call.
+_BENEATH = frozenset({"custody", "disk", "durable", "output", "patience", "probing"})
 _ANY = ""
 _EACH = "each"
 

@@ -10,13 +10,15 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -24,6 +26,7 @@ import pytest
 
 from auditor import Dropped, audit
 from bundles import make_bundle
+from mounts import another_mount
 
 CONFIG = """
 [[inbox]]
@@ -59,18 +62,23 @@ class Variant:
         name: shown by pytest.
         inbox: lines of the inbox's table in the configuration.
         inbox_keeps: what was dropped stays in the inbox, too.
+        elsewhere: the inbox is on another mount than the output.
     """
 
     name: str
     inbox: str = ""
     inbox_keeps: bool = False
+    elsewhere: bool = False
 
     def __str__(self) -> str:
         return self.name
 
 
 RENAMING = Variant("renaming")
-VARIANTS = (RENAMING,)
+HOSTILE = Variant("hostile", inbox="hostile = true")
+OTHER_MOUNT = Variant("other-mount", elsewhere=True)
+KEEPING = Variant("copy", inbox='action = "copy"', inbox_keeps=True)
+VARIANTS = (RENAMING, HOSTILE, OTHER_MOUNT, KEEPING)
 
 
 @dataclass
@@ -80,6 +88,7 @@ class Workspace:
     root: Path
     dropped: list[Dropped] = field(default_factory=list)
     variant: Variant = RENAMING
+    mount: Path | None = None
 
     @classmethod
     def make(
@@ -91,17 +100,32 @@ class Workspace:
         listen: str = "",
         more: str = "",
         variant: Variant = RENAMING,
+        mount: Path | None = None,
     ) -> Workspace:
+        """A new one; its inbox is on `mount` where that is given."""
         (root / "inbox").mkdir(parents=True)
         make_bundle(root / "staging", publish_into=root / "models")
         text = CONFIG.format(settle_s=settle_s, incomplete_s=incomplete_s, listen=listen, inbox=variant.inbox)
         (root / "pigeonholed.toml").write_text(text + more)
-        return cls(root, variant=variant)
+        workspace = cls(root, variant=variant, mount=mount)
+        if mount is not None:
+            workspace.inbox.rmdir()
+            workspace._link_inbox(mount)
+        return workspace
 
     def copy(self, root: Path) -> Workspace:
-        """The same in another folder; much faster than making one."""
-        shutil.copytree(self.root, root)
-        return replace(self, root=root, dropped=list(self.dropped))
+        """The same in another folder, as long as its inbox is empty; much faster than making one."""
+        shutil.copytree(self.root, root, symlinks=True)
+        workspace = replace(self, root=root, dropped=list(self.dropped))
+        if self.mount is not None:
+            workspace.inbox.unlink()
+            workspace._link_inbox(self.mount)
+        return workspace
+
+    def _link_inbox(self, mount: Path) -> None:
+        elsewhere = Path(tempfile.mkdtemp(dir=mount)) / "inbox"
+        elsewhere.mkdir()
+        self.inbox.symlink_to(elsewhere)
 
     @property
     def config(self) -> Path:
@@ -194,9 +218,26 @@ class Workspace:
         assert isinstance(number, int)
         return number
 
+    def statuses(self) -> list[str]:
+        """The status of each row."""
+        connection = sqlite3.connect(f"file:{self.database}?mode=ro", uri=True)
+        try:
+            return [str(status) for (status,) in connection.execute("SELECT status FROM images ORDER BY id")]
+        finally:
+            connection.close()
+
     def audit(self) -> list[str]:
         """What the independent auditor finds."""
         return audit(self.dropped, [self.inbox], self.output, self.database, inbox_keeps=self.variant.inbox_keeps)
+
+
+@contextmanager
+def working(root: Path, variant: Variant, **options: Any) -> Iterator[Workspace]:
+    """A workspace whose files leave its inbox in one of the ways; `options` are those of `Workspace.make`."""
+    with ExitStack() as stack:
+        root.mkdir(parents=True, exist_ok=True)
+        mount = stack.enter_context(another_mount(root)) if variant.elsewhere else None
+        yield Workspace.make(root / "work", variant=variant, mount=mount, **options)
 
 
 @dataclass

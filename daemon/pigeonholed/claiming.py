@@ -14,13 +14,15 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from pigeonholed.custody import Renaming
 from pigeonholed.images import Arrival, Status
 from pigeonholed.metrics import Stage
 from pigeonholed.paths import to_text
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
+    from pigeonholed.custody import Custody, Refusal
     from pigeonholed.engines import Engine
     from pigeonholed.images import ImageFile
     from pigeonholed.ledger import Ledger
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 _BLOCKED_S = 60.0
+_COPIED_AT_ONCE_BYTES = 64 << 20
 
 
 @dataclass(slots=True)
@@ -40,7 +43,12 @@ class Feed:
 
     watch: Watch
     output: Output
+    custody: Custody = None  # type: ignore[assignment]  # Renaming, where nothing else is said
     blocked: dict[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.custody is None:
+            self.custody = Renaming(self.watch.rules.root, self.output)
 
     def path_of(self, file: ImageFile) -> str:
         """Where a file lies in its inbox."""
@@ -112,17 +120,19 @@ class Claimer:
         files = feed.watch.take(now_s, self._limit)
         allowed = {folder: self._may_take_from(feed, folder, now_s) for folder in {_folder_of(file) for file in files}}
         files = [file for file in files if allowed[_folder_of(file)]]
-        if not files:
-            return False
-        arrivals = self.claim(feed, files)
-        if arrivals:
-            self._engine.submit(arrivals)
-        return True
+        if files:
+            files = [*self._patience.retry("claim", "look up what was copied", partial(feed.custody.fresh, files))]
+        for batch in _batches(files, _COPIED_AT_ONCE_BYTES) if feed.custody.copies else [files] if files else []:
+            if arrivals := self.claim(feed, batch):
+                self._engine.submit(arrivals)
+        return bool(files)
 
     def claim(self, feed: Feed, files: Sequence[ImageFile]) -> list[Arrival]:
         """Record a batch and take its files; returns those that could be taken."""
         started_s = self._clock()
         token = self._patience.retry("claim", "make a work folder", feed.output.make_batch_folder)
+        if not self._begin(feed, files, token):
+            return []
         ids = self._ledger.take_ids(len(files))
         keys = secrets.token_hex(16 * len(files))
         arrivals = [
@@ -130,34 +140,56 @@ class Claimer:
             for index, (number, file) in enumerate(zip(ids, files, strict=True))
         ]
         self._ledger.claim(arrivals)
-        taken: list[Arrival] = []
-        missed: list[Arrival] = []
-        for arrival in arrivals:
-            (taken if self._take(feed, arrival) else missed).append(arrival)
+        missed = [arrival for arrival in arrivals if not self._take(feed, arrival)]
+        gone = {arrival.id for arrival in missed}
+        ingested = feed.custody.ingest([arrival for arrival in arrivals if arrival.id not in gone], self._patience)
         if missed:
             self._ledger.close(missed, Status.VANISHED, "it could not be taken out of the inbox")
-        if not taken:
-            remove = partial(feed.output.remove_batch_folder, token)
-            self._patience.retry("claim", "remove an empty work folder", remove)
-        self.claimed += len(taken)
+        for refusal in ingested.refused:
+            self._refuse(feed, refusal)
+        if not ingested.taken:
+            self._remove_folder(feed, token)
+        self.claimed += len(ingested.taken)
         self._metrics.stage_duration_seconds.labels(Stage.CLAIM).observe(self._clock() - started_s)
-        return taken
+        return ingested.taken
 
-    def _take(self, feed: Feed, arrival: Arrival) -> bool:
-        source, target = feed.path_of(arrival.file), feed.output.work_path(arrival)
+    def _begin(self, feed: Feed, files: Sequence[ImageFile], token: str) -> bool:
+        """Make what a batch needs; where that cannot be, its folders are blocked for a while."""
         try:
-            take = partial(feed.output.take_in, source, arrival)
-            self._patience.retry("claim", "take a file out of its inbox", take)
-        except FileNotFoundError:
-            return os.path.lexists(target)  # gone, or an earlier attempt whose answer was lost had taken it
+            self._patience.retry("claim", "make a hold folder", partial(feed.custody.begin, token))
         except OSError as error:
-            if os.path.lexists(target):
-                return True
-            folder = os.path.dirname(source)
-            feed.blocked[folder] = self._clock() + _BLOCKED_S
-            log.warning("folder_blocked", folder=to_text(folder), error=error.strerror, again_in_s=_BLOCKED_S)
+            self._remove_folder(feed, token)
+            for folder in {os.path.dirname(feed.path_of(file)) for file in files}:
+                self._block(feed, folder, error)
             return False
         return True
+
+    def _remove_folder(self, feed: Feed, token: str) -> None:
+        remove = partial(feed.output.remove_batch_folder, token)
+        self._patience.retry("claim", "remove an empty work folder", remove)
+
+    def _refuse(self, feed: Feed, refusal: Refusal) -> None:
+        """A file was left to its owner: it comes again as a new arrival."""
+        self._ledger.close([refusal.arrival], Status.VANISHED, refusal.why)
+        log.warning("file_left", path=to_text(feed.path_of(refusal.arrival.file)), why=refusal.why)
+        if refusal.error is not None:
+            self._block(feed, os.path.dirname(feed.path_of(refusal.arrival.file)), refusal.error)
+
+    def _take(self, feed: Feed, arrival: Arrival) -> bool:
+        try:
+            self._patience.retry("claim", "take a file out of its inbox", partial(feed.custody.take, arrival))
+        except FileNotFoundError:
+            return feed.custody.has(arrival)  # gone, or an earlier attempt whose answer was lost had taken it
+        except OSError as error:
+            if feed.custody.has(arrival):
+                return True
+            self._block(feed, os.path.dirname(feed.path_of(arrival.file)), error)
+            return False
+        return True
+
+    def _block(self, feed: Feed, folder: str, error: OSError) -> None:
+        feed.blocked[folder] = self._clock() + _BLOCKED_S
+        log.warning("folder_blocked", folder=to_text(folder), error=error.strerror, again_in_s=_BLOCKED_S)
 
     def _may_take_from(self, feed: Feed, subfolder: str, now_s: float) -> bool:
         """Whether files can be renamed away at all: a claim that must fail would leave a useless row at each look."""
@@ -165,18 +197,29 @@ class Claimer:
         until_s = feed.blocked.get(folder)
         if until_s is None or until_s <= now_s:
             feed.blocked.pop(folder, None)
-            if may_rename_out_of(folder):
+            if feed.custody.keeps or may_rename_out_of(folder):
                 return True
-            feed.blocked[folder] = now_s + _BLOCKED_S
-            log.warning(
-                "folder_blocked", folder=to_text(folder), error=os.strerror(errno.EACCES), again_in_s=_BLOCKED_S
-            )
+            self._block(feed, folder, PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
         return False
 
 
 def _folder_of(file: ImageFile) -> str:
     """The folder of a file, relative to its inbox; empty for the inbox itself."""
     return file.path.rpartition("/")[0]
+
+
+def _batches(files: Sequence[ImageFile], most_bytes: int) -> Iterator[list[ImageFile]]:
+    """Groups that are not much larger than so many bytes: what is copied together waits together."""
+    group: list[ImageFile] = []
+    size = 0
+    for file in files:
+        if group and size + file.size > most_bytes:
+            yield group
+            group, size = [], 0
+        group.append(file)
+        size += file.size
+    if group:
+        yield group
 
 
 def may_rename_out_of(folder: str) -> bool:

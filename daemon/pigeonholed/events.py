@@ -16,6 +16,7 @@ from watchdog.events import (
 from watchdog.observers.inotify import InotifyEmitter, InotifyObserver
 from watchdog.observers.inotify_c import InotifyConstants
 
+from pigeonholed.hold_folder import HOLD
 from pigeonholed.paths import to_text
 
 if TYPE_CHECKING:
@@ -58,13 +59,16 @@ class _Observer(InotifyObserver):  # type: ignore[misc]
 class _Handler(FileSystemEventHandler):  # type: ignore[misc]
     def __init__(self, root: str, hints: Hints, wake: Callable[[], None]) -> None:
         self._prefix = os.path.join(root, "")
+        self._hold = os.path.join(root, HOLD)
         self._hints = hints
         self._wake = wake
 
     def dispatch(self, event: FileSystemEvent) -> None:
         """Turn an event into a hint; anything about a folder means that something may be anywhere below it."""
+        path = os.fsdecode(event.src_path)
+        if path.startswith(self._hold):
+            return  # our own doing
         if isinstance(event, FileCreatedEvent | FileClosedEvent):
-            path = os.fsdecode(event.src_path)
             if path.startswith(self._prefix):
                 self._hints.add(path[len(self._prefix) :])
         elif isinstance(event, DirCreatedEvent | DirMovedEvent):

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from pigeonholed.custody import Renaming
 from pigeonholed.images import Classified, Placement, Rejected, Status, Withdrawn
 from pigeonholed.ledger import Plan
 from pigeonholed.paths import to_text
@@ -26,6 +27,7 @@ from pigeonholed.placing import alternatives, clear_of_files, flattened, placeme
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
+    from pigeonholed.custody import Custody
     from pigeonholed.images import Arrival, Handled, Outcome
     from pigeonholed.ledger import Ledger
     from pigeonholed.output import Output
@@ -47,11 +49,17 @@ class Delivery:
         inbox: the folder they came from.
         output: the folder they go to.
         placer: renders their destinations.
+        custody: how they were taken, and how they go back; by renaming, where nothing else is said.
     """
 
     inbox: str
     output: Output
     placer: Placer
+    custody: Custody = None  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        if self.custody is None:
+            object.__setattr__(self, "custody", Renaming(self.inbox, self.output))
 
 
 class Finisher:
@@ -191,13 +199,10 @@ class Finisher:
             delivery = self._deliveries[plan.arrival.file.inbox]
             output = delivery.output
             files.setdefault(output, []).append(output.work_path(plan.arrival))
-            folders.setdefault(output, set()).update(
-                (
-                    output.private,
-                    output.batch_folder(plan.arrival.token),
-                    os.path.dirname(os.path.join(delivery.inbox, plan.arrival.file.path)),
-                )
-            )
+            changed = folders.setdefault(output, set())
+            changed.update((output.private, output.batch_folder(plan.arrival.token)))
+            if not delivery.custody.copies:  # a copy was recorded only after its original's claim was durable
+                changed.add(os.path.dirname(os.path.join(delivery.inbox, plan.arrival.file.path)))
         for output in files.keys() | folders.keys():
             output.disk.sync(files.get(output, []), folders.get(output, set()))
             while self._reach(output):  # it was away, so its names may have led nowhere
@@ -344,7 +349,7 @@ class Finisher:
             target = os.path.join(delivery.inbox, name)
             os.makedirs(os.path.dirname(target), exist_ok=True)
             try:
-                delivery.output.disk.rename_new(source, target)
+                delivery.custody.put_back(source, target)
             except FileExistsError:
                 continue
             # Before the row is closed: after a power cut no file may be in the work folder without a row that lives.

@@ -6,6 +6,7 @@ that one whose acknowledgement was lost can be repeated.
 
 from __future__ import annotations
 
+import errno
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -13,8 +14,10 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from pigeonholed import tables
+from pigeonholed.database import unavailable
 from pigeonholed.images import Arrival, Fingerprint, ImageFile, Placement, Prediction, Reason, Status
 from pigeonholed.paths import from_text, to_text
+from pigeonholed.settling import Signature
 from pigeonholed.steps import HoldState, Steps
 from pigeonholed.writer import Change, Writer
 
@@ -22,6 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from sqlalchemy.engine import Engine
+
+_MANY = 500  # values in one query
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,12 +57,34 @@ class Plan:
 
 
 @dataclass(frozen=True, slots=True)
+class Copy:
+    """A durable copy in the work folder: what was read of the original, and is in the copy.
+
+    `original` is set where that stays in its inbox, and must be known again.
+    """
+
+    arrival: Arrival
+    fingerprint: Fingerprint
+    original: Signature | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Copied:
+    """A file that was copied and stayed in its inbox, in the version that was copied."""
+
+    original: Signature
+    sha256: str
+    image_id: int
+
+
+@dataclass(frozen=True, slots=True)
 class InFlight:
-    """A row that an earlier process left unfinished; `plan` is set once one was committed."""
+    """A row that an earlier process left unfinished; `plan` is set once one was committed, `copied` by `ingest`."""
 
     arrival: Arrival
     attempts: int
     plan: Plan | None
+    copied: Fingerprint | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +159,52 @@ class Ledger:
         ]
         self._writer.write([Change(self._steps.claim, rows)])
 
+    def ingest(self, copies: Sequence[Copy]) -> None:
+        """Record that private copies are durable: their originals may go."""
+        rows = [
+            {
+                "b_id": copy.arrival.id,
+                "b_token": copy.arrival.token,
+                "b_status": Status.INGESTED.value,
+                "b_sha256": copy.fingerprint.sha256,
+                "b_size_bytes": copy.fingerprint.size,
+                "b_mtime_ns": copy.fingerprint.mtime_ns,
+            }
+            for copy in copies
+        ]
+        staying = [
+            _copied_row(
+                copy.arrival.file.inbox,
+                copy.arrival.file.path,
+                Copied(copy.original, copy.fingerprint.sha256, copy.arrival.id),
+            )
+            for copy in copies
+            if copy.original is not None and copy.fingerprint.sha256 is not None
+        ]
+        self._writer.write([Change(self._steps.ingest, rows), Change(self._steps.remember, staying)])
+
+    def copied(self, inbox: str, paths: Sequence[str]) -> dict[str, Copied]:
+        """What is remembered of files that were copied and stayed, by path.
+
+        Raises:
+            TimeoutError: the database is away.
+        """
+        found: dict[str, Copied] = {}
+        columns = tables.copied.c
+        try:
+            with self._engine.connect() as connection:
+                for start in range(0, len(paths), _MANY):
+                    texts = [to_text(path) for path in paths[start : start + _MANY]]
+                    query = sa.select(tables.copied).where(columns.inbox == inbox, columns.source_path.in_(texts))
+                    found |= {from_text(row.source_path): _copied(row) for row in connection.execute(query)}
+        except sa.exc.OperationalError as error:
+            raise TimeoutError(errno.ETIMEDOUT, str(unavailable(self._engine, error))) from error
+        return found
+
+    def remember(self, inbox: str, copied: Sequence[tuple[str, Copied]]) -> None:
+        """Record that files that were copied look otherwise now, though their contents are the same."""
+        self._writer.write([Change(self._steps.remember, [_copied_row(inbox, path, file) for path, file in copied])])
+
     def plan(self, plans: Sequence[Plan], filed: Sequence[Arrival] = ()) -> None:
         """Record where files will go, and that the ones of an earlier plan are there."""
         now = datetime.now(UTC)
@@ -164,7 +237,8 @@ class Ledger:
     def close(self, arrivals: Sequence[Arrival], status: Status, detail: str) -> None:
         """End arrivals that leave no result: `vanished`, or `lost`."""
         rows = [{"b_id": arrival.id, "b_status": status.value, "b_detail": detail} for arrival in arrivals]
-        self._writer.write([Change(self._steps.close, rows)])
+        ids = [{"b_id": arrival.id} for arrival in arrivals]
+        self._writer.write([Change(self._steps.close, rows), Change(self._steps.forget, ids)])
 
     def record_model(self, name: str, version: int, digest: str, labels: Sequence[str]) -> None:
         """Record that a model version was loaded."""
@@ -196,6 +270,15 @@ class Ledger:
         )
         with self._engine.connect() as connection:
             return [_in_flight(row, seen_s) for row in connection.execute(query)]
+
+    def arrivals(self, ids: Sequence[int]) -> list[tuple[Arrival, Status]]:
+        """Arrivals by their ids, and how far they have come; those that nobody knows are left out."""
+        found: list[tuple[Arrival, Status]] = []
+        with self._engine.connect() as connection:
+            for start in range(0, len(ids), _MANY):
+                query = sa.select(tables.images).where(tables.images.c.id.in_(ids[start : start + _MANY]))
+                found += [(_arrival(row, 0.0), Status(row.status)) for row in connection.execute(query)]
+        return found
 
     def filed(
         self,
@@ -238,10 +321,11 @@ class Ledger:
         self._writer.write([Change(self._steps.hold, rows)])
 
     def end_return(self, files: Sequence[Filed]) -> None:
-        """Record that files are back, durably."""
+        """Record that files are back, durably. Originals that stayed are new from now on, unless they are held."""
         rows = [{"b_id": file.id} for file in files]
+        steps = self._steps
         self._writer.write(
-            [Change(statement, rows) for statement in (self._steps.back, self._steps.held, self._steps.retried)]
+            [Change(statement, rows) for statement in (steps.back, steps.held, steps.retried, steps.forget)]
         )
 
     def cancel_return(self, files: Sequence[Filed]) -> None:
@@ -285,6 +369,24 @@ class Ledger:
     def _filed(self, arrivals: Sequence[Arrival], now: datetime) -> list[Change]:
         rows = [{"b_id": arrival.id, "b_token": arrival.token, "b_filed_at": now} for arrival in arrivals]
         return [Change(self._steps.filed, rows)]
+
+
+def _copied_row(inbox: str, path: str, copied: Copied) -> dict[str, Any]:
+    return {
+        "inbox": inbox,
+        "source_path": to_text(path),
+        "size_bytes": copied.original.size,
+        "mtime_ns": copied.original.mtime_ns,
+        "ctime_ns": copied.original.ctime_ns,
+        "inode": copied.original.inode,
+        "sha256": copied.sha256,
+        "image_id": copied.image_id,
+    }
+
+
+def _copied(row: Any) -> Copied:
+    original = Signature(row.size_bytes, row.mtime_ns, row.ctime_ns, row.inode)
+    return Copied(original, row.sha256, row.image_id)
 
 
 def _plan_row(plan: Plan, now: datetime) -> dict[str, Any]:
@@ -333,10 +435,17 @@ def _filed(row: Any) -> Filed:
     )
 
 
-def _in_flight(row: Any, seen_s: float) -> InFlight:
+def _arrival(row: Any, seen_s: float) -> Arrival:
     file = ImageFile(row.inbox, from_text(row.source_path), row.size_bytes, row.mtime_ns)
-    arrival = Arrival(row.id, file, row.arrival, row.token, seen_s, row.deaths)
-    return InFlight(arrival, row.attempts, _plan_of(row, arrival) if row.status == Status.PLANNED else None)
+    return Arrival(row.id, file, row.arrival, row.token, seen_s, row.deaths)
+
+
+def _in_flight(row: Any, seen_s: float) -> InFlight:
+    arrival = _arrival(row, seen_s)
+    if row.status == Status.PLANNED:
+        return InFlight(arrival, row.attempts, _plan_of(row, arrival))
+    copied = Fingerprint(row.sha256, row.size_bytes, row.mtime_ns) if row.status == Status.INGESTED else None
+    return InFlight(arrival, row.attempts, None, copied)
 
 
 def _plan_of(row: Any, arrival: Arrival) -> Plan:

@@ -184,11 +184,15 @@ class Output:
         with os.scandir(self.private) as entries:
             return [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
 
-    def check_source(self, inbox: str) -> None:
+    def check_source(self, inbox: str) -> bool:
         """Try the very renames that delivery will do, with a file of our own.
 
+        Returns:
+            Whether files can be renamed from the inbox to here; if not, they are on different mounts, whatever
+            `st_dev` says, and must be copied.
+
         Raises:
-            OutputRefused: files cannot be moved from the inbox to here.
+            OutputRefused: files cannot be taken out of the inbox.
         """
         name = f".pigeonholed-{secrets.token_hex(8)}.probe"
         probe, moved = os.path.join(inbox, name), os.path.join(self.private, name)
@@ -200,14 +204,18 @@ class Output:
                 f"cannot take files out of the inbox {inbox}: {error.strerror}; let this user write to that folder"
             ) from None
         try:
-            os.rename(probe, moved)
+            if not _renames(probe, moved):
+                return False
             self.disk.rename_new(moved, os.path.join(self.root, name))
         except OSError as error:
-            raise OutputRefused(_why_not(inbox, self.root, error)) from None
+            raise OutputRefused(
+                f"cannot move files from the inbox {inbox} to the output {self.root}: {error.strerror}"
+            ) from None
         finally:
             for leftover in (probe, moved, os.path.join(self.root, name)):
                 with contextlib.suppress(OSError):
                     os.unlink(leftover)
+        return True
 
     def free_bytes(self) -> int:
         """Free space on the file system."""
@@ -257,10 +265,12 @@ def _owner(private: str) -> str | None:
         return None
 
 
-def _why_not(inbox: str, root: str, error: OSError) -> str:
-    if error.errno == errno.EXDEV:
-        return (
-            f"the inbox {inbox} and the output {root} are on different mounts, between which files cannot be renamed: "
-            "put both on one file system"
-        )
-    return f"cannot move files from the inbox {inbox} to the output {root}: {error.strerror}"
+def _renames(source: str, target: str) -> bool:
+    """Rename, unless the two are on different mounts."""
+    try:
+        os.rename(source, target)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        return False
+    return True

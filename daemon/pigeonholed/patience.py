@@ -30,6 +30,7 @@ class Patience:
     Attributes:
         stop: set when the process should end; after `grace_s` of further trying a stage then gives up.
         on_retry: called with the stage and the error before each wait.
+        waiting: by stage, what it waits for now; other threads read it.
     """
 
     stop: threading.Event = field(default_factory=threading.Event)
@@ -38,6 +39,7 @@ class Patience:
     longest_wait_s: float = 5.0
     grace_s: float = 10.0
     clock: Callable[[], float] = time.monotonic
+    waiting: dict[str, str] = field(default_factory=dict)
 
     def retry(self, stage: str, what: str, action: Callable[[], T], *, also: frozenset[int] = frozenset()) -> T:
         """Return what `action` returns; it must be safe to repeat.
@@ -62,6 +64,7 @@ class Patience:
                 if error.errno not in WAITED_FOR and error.errno not in also:
                     raise
                 failures += 1
+                self.waiting[stage] = error.strerror or str(error)
                 self.on_retry(stage, error)
                 if failures == 1:
                     log.warning("stage_blocked", stage=stage, attempted=what, error=error.strerror)
@@ -73,5 +76,6 @@ class Patience:
                 wait_s = min(wait_s * 2, self.longest_wait_s)
             else:
                 if failures:
+                    self.waiting.pop(stage, None)
                     log.info("stage_recovered", stage=stage, attempted=what, failures=failures)
                 return result

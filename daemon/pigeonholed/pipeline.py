@@ -45,13 +45,16 @@ if TYPE_CHECKING:
 
     from pigeonholed.bundle import Bundle
     from pigeonholed.classifying import RuntimeOptions
+    from pigeonholed.custody import Custody
     from pigeonholed.output import Output
     from pigeonholed.records import Records
+    from pigeonholed.returning import Holds
     from pigeonholed.settings import InboxSettings, Settings
 
 log = structlog.get_logger()
 
 _COMMANDS_END_WITHIN_S = 10.0
+_CLOCK_REALTIME_COARSE = 5  # of Linux, which Python's `time` does not name: what local file systems put on files
 
 
 @contextmanager
@@ -105,14 +108,22 @@ def build(
         sizes = Sizes(batching.max_batch_size, batching.max_wait_s, workers, batching.max_decode_s)
         reporter = Reporter(metrics, statistics)
         finisher = Finisher(deliveries, ledger, patience, reporter.filed_batch, reporter.withdrawn)
-        resumed = recovery.recover(ledger, finisher, deliveries, time.monotonic())
+        resumed = recovery.recover(ledger, finisher, deliveries, time.monotonic(), patience)
 
         engine = LocalEngine(routes, sizes, ledger, crew, patience, metrics)
         stack.callback(engine.abort)  # ends its threads where the service is never run
         feeds = [
-            Feed(watch_of(inbox, output.now_ns, partial(records.holds.covers, inbox.name)), output)
+            Feed(
+                watch_of(
+                    inbox,
+                    partial(clock_of, str(inbox.path), delivery.output),
+                    partial(_passes_over, inbox.name, records.holds, delivery.custody),
+                ),
+                delivery.output,
+                delivery.custody,
+            )
             for inbox in settings.inbox
-            for output in [outputs[str(inbox.output)]]
+            for delivery in [deliveries[inbox.name]]
         ]
         watches = [feed.watch for feed in feeds]
         claimer = Claimer(feeds, ledger, engine, patience, metrics)
@@ -131,6 +142,7 @@ def build(
             watches=watches,
             events=None if once else _watch_events(settings, watches, claimer, stack),
             switcher=_switcher(settings, records, lanes, metrics, statistics, stop),
+            patience=patience,
             resumed=resumed,
             addresses=addresses,
         )
@@ -198,14 +210,13 @@ def _check_supported(settings: Settings) -> None:
         raise Misconfigured('engine.kind = "ray" is not built yet in this version; use "local"')
     for inbox in settings.inbox:
         for key, value, only in (
-            ("action", inbox.action, "move"),
-            ("hostile", inbox.hostile, False),
-            ("duplicates", inbox.duplicates, "sort"),
+            ("action", inbox.action, ("move", "copy")),
+            ("duplicates", inbox.duplicates, ("sort",)),
         ):
-            if value != only:
+            if value not in only:
                 raise Misconfigured(
                     f"the inbox {inbox.name} asks for {key} = {value!r}, which is not built yet in this version; "
-                    f"use {only!r}"
+                    f"use {' or '.join(map(repr, only))}"
                 )
 
 
@@ -374,6 +385,24 @@ def watch_of(
     """An inbox, watched by its rules."""
     rules = Rules(inbox.name, str(inbox.path), inbox.settle_s, inbox.incomplete_s, inbox.rescan_s, inbox.recursive)
     return Watch(rules, NameFilter(inbox.include, inbox.exclude), now_ns, passes_over=passes_over)
+
+
+def _passes_over(inbox: str, holds: Holds, custody: Custody, path: str, size: int, mtime_ns: int) -> bool:
+    """Whether a file is left alone: `undo` has put it back, or it was copied."""
+    return holds.covers(inbox, path, size, mtime_ns) or custody.knows(path)
+
+
+def clock_of(inbox: str, output: Output) -> int:
+    """What time it is for the file system of an inbox, in ns; 0 where nobody can tell: an inbox on another machine.
+
+    The output's file system is asked where it is the same one. Else the kernel gives all local ones its own time.
+    """
+    try:
+        if os.stat(inbox).st_dev == os.stat(output.private).st_dev:
+            return output.now_ns()
+        return time.clock_gettime_ns(_CLOCK_REALTIME_COARSE) if gives_events(inbox) else 0
+    except OSError:
+        return 0  # it is away
 
 
 def _watch_events(settings: Settings, watches: Sequence[Watch], claimer: Claimer, stack: ExitStack) -> Events | None:

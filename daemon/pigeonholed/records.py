@@ -16,6 +16,7 @@ from pigeonholed.finishing import Delivery
 from pigeonholed.ledger import Ledger
 from pigeonholed.output import Output
 from pigeonholed.placing import Placer
+from pigeonholed.probing import Probed
 from pigeonholed.returning import Holds, Returner
 from pigeonholed.store import ModelStore
 from pigeonholed.writer import Writer
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy.engine import Engine
 
-    from pigeonholed.settings import Settings
+    from pigeonholed.settings import InboxSettings, Settings
 
 log = structlog.get_logger()
 
@@ -77,8 +78,7 @@ def open_records(
         check_inboxes(settings, ledger, serving=serving)
         outputs = _open_outputs(settings, ledger, stack)
         deliveries = {
-            inbox.name: Delivery(str(inbox.path), outputs[str(inbox.output)], Placer(inbox.template))
-            for inbox in settings.inbox
+            inbox.name: _delivery(inbox, outputs[str(inbox.output)], ledger, stack) for inbox in settings.inbox
         }
         holds = Holds(ledger.holds())
         returner = Returner(ledger, deliveries, holds)
@@ -147,6 +147,10 @@ def _open_outputs(settings: Settings, ledger: Ledger, stack: ExitStack) -> dict[
             output = Output.open(inbox.output, ledger.identity)
             stack.callback(output.close)
             outputs[str(inbox.output)] = output
-        if os.path.isdir(inbox.path):
-            outputs[str(inbox.output)].check_source(str(inbox.path))
     return outputs
+
+
+def _delivery(inbox: InboxSettings, output: Output, ledger: Ledger, stack: ExitStack) -> Delivery:
+    custody = Probed(inbox, output, ledger)
+    stack.callback(custody.close)
+    return Delivery(str(inbox.path), output, Placer(inbox.template), custody)

@@ -10,15 +10,19 @@ from typing import TYPE_CHECKING
 import structlog
 
 from pigeonholed.contents import holds
+from pigeonholed.copy_custody import Copying
 from pigeonholed.errors import Unavailable
+from pigeonholed.hold_folder import HoldFolder
 from pigeonholed.images import Status, Withdrawn
-from pigeonholed.paths import to_text
+from pigeonholed.originals import Held, is_same_content
+from pigeonholed.patience import Patience
+from pigeonholed.sweeping import sweep
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Mapping
 
     from pigeonholed.finishing import Delivery, Finisher
-    from pigeonholed.images import Arrival
+    from pigeonholed.images import Arrival, Fingerprint
     from pigeonholed.ledger import InFlight, Ledger, Plan
     from pigeonholed.output import Output
 
@@ -31,14 +35,16 @@ class Findings:
 
     Attributes:
         again: claimed, and in the work folder: to be decoded and classified again.
+        to_copy: claimed, and to be copied again: from a hold folder, or as the inbox's files are copied now.
         to_move: planned, and still in the work folder.
         moved: planned, and found at their destinations.
         vanished: claimed, and taken away by their owners before the claim happened.
         lost: nowhere. Must never happen.
-        strange: of inboxes that are not configured; left alone.
+        strange: of inboxes that are not configured, or away with what they may hold; left alone.
     """
 
     again: list[Arrival] = field(default_factory=list)
+    to_copy: list[tuple[HoldFolder | None, Arrival]] = field(default_factory=list)
     to_move: list[Plan] = field(default_factory=list)
     moved: list[Plan] = field(default_factory=list)
     vanished: list[Arrival] = field(default_factory=list)
@@ -46,10 +52,16 @@ class Findings:
     strange: list[Arrival] = field(default_factory=list)
 
 
-def recover(ledger: Ledger, finisher: Finisher, deliveries: Mapping[str, Delivery], now_s: float) -> list[Arrival]:
+def recover(
+    ledger: Ledger,
+    finisher: Finisher,
+    deliveries: Mapping[str, Delivery],
+    now_s: float,
+    patience: Patience | None = None,
+) -> list[Arrival]:
     """Finish every move that was planned, and return what must be decoded and classified again.
 
-    The moves go through the finisher that does them every day.
+    The moves go through the finisher that does them every day, the copies through the custody that makes them.
     """
     findings = Findings()
     rows = ledger.in_flight(now_s)
@@ -62,6 +74,7 @@ def recover(ledger: Ledger, finisher: Finisher, deliveries: Mapping[str, Deliver
     finisher.turn([Withdrawn(arrival, Status.LOST, "it is in none of its places") for arrival in findings.lost])
     _sync_vanished(findings, deliveries)
     ledger.close(findings.vanished, Status.VANISHED, "it was gone before it was claimed")
+    _copy_again(findings, deliveries, ledger, patience or Patience())
     ledger.begin_again(findings.again)
     if rows:
         log.info(
@@ -73,7 +86,7 @@ def recover(ledger: Ledger, finisher: Finisher, deliveries: Mapping[str, Deliver
             lost=len(findings.lost),
             of_unknown_inboxes=len(findings.strange),
         )
-    sweep(deliveries, {arrival.token for arrival in (*findings.again, *findings.strange)})
+    sweep(deliveries, {arrival.token for arrival in (*findings.again, *findings.strange)}, ledger)
     return findings.again
 
 
@@ -108,50 +121,121 @@ def _look(row: InFlight, deliveries: Mapping[str, Delivery], findings: Findings)
     delivery = deliveries.get(row.arrival.file.inbox)
     if delivery is None:
         findings.strange.append(row.arrival)
-        return
-    waits = os.path.lexists(delivery.output.work_path(row.arrival))
-    if row.plan is not None:
-        if waits:
-            findings.to_move.append(row.plan)
-        elif _is_there(delivery, row.plan):
-            findings.moved.append(row.plan)
-        else:
-            findings.lost.append(row.arrival)
-    elif waits or _claim_again(row.arrival, delivery):
-        findings.again.append(row.arrival)
+    elif row.plan is not None:
+        _look_for_planned(row.arrival, row.plan, delivery, findings)
+    elif row.copied is not None:
+        _look_for_copied(row.arrival, row.copied, delivery, findings)
     else:
-        findings.vanished.append(row.arrival)
+        _look_for_claimed(row.arrival, delivery, findings)
 
 
-def _is_there(delivery: Delivery, plan: Plan) -> bool:
-    """Whether the very bytes of a plan are at its destination."""
-    path = os.path.join(delivery.output.root, plan.destination)
-    return holds(path, plan.fingerprint.size, plan.fingerprint.sha256)
+def _look_for_planned(arrival: Arrival, plan: Plan, delivery: Delivery, findings: Findings) -> None:
+    if os.path.lexists(delivery.output.work_path(arrival)):
+        findings.to_move.append(plan)
+    elif _has(os.path.join(delivery.output.root, plan.destination), plan.fingerprint):
+        findings.moved.append(plan)
+    else:
+        findings.lost.append(arrival)
+
+
+def _look_for_copied(arrival: Arrival, copied: Fingerprint, delivery: Delivery, findings: Findings) -> None:
+    """The copy is durable; its original is only in the way, unless, against all promises, the copy is gone."""
+    hold = _hold_of(arrival, delivery)
+    if os.path.lexists(delivery.output.work_path(arrival)):
+        if hold is not None:
+            _let_go(hold, arrival)
+        findings.again.append(arrival)
+    elif hold is not None or _original_is(copied, arrival, delivery):
+        findings.to_copy.append((hold, arrival))
+    else:
+        findings.lost.append(arrival)
+
+
+def _look_for_claimed(arrival: Arrival, delivery: Delivery, findings: Findings) -> None:
+    """Where an original is held, it is the truth, and a copy is made anew; else what is in the work folder is it."""
+    if (hold := _hold_of(arrival, delivery)) is not None:
+        findings.to_copy.append((hold, arrival))
+    elif os.path.lexists(work := delivery.output.work_path(arrival)):
+        if not (delivery.custody.copies and _is_copy_of_original(work, arrival, delivery)):
+            findings.again.append(arrival)
+        elif delivery.custody.keeps or _claim_again(arrival, delivery):
+            # With `keeps`, so that the original is remembered; else a power cut has undone its claim and not the copy,
+            # and both would be filed.
+            findings.to_copy.append((None, arrival))
+        else:
+            findings.again.append(arrival)
+    elif not os.path.isdir(delivery.inbox):
+        findings.strange.append(arrival)  # it may be held there
+    elif not _claim_again(arrival, delivery):
+        findings.vanished.append(arrival)
+    elif delivery.custody.copies:
+        findings.to_copy.append((None, arrival))
+    else:
+        findings.again.append(arrival)
+
+
+def _original_is(copied: Fingerprint, arrival: Arrival, delivery: Delivery) -> bool:
+    """Whether an original that stays in the inbox still has the bytes that were copied."""
+    path = os.path.join(delivery.inbox, arrival.file.path)
+    return delivery.custody.keeps and _has(path, copied)
+
+
+def _is_copy_of_original(work: str, arrival: Arrival, delivery: Delivery) -> bool:
+    try:
+        return is_same_content(work, os.path.join(delivery.inbox, arrival.file.path))
+    except OSError:
+        return False
+
+
+def _hold_of(arrival: Arrival, delivery: Delivery) -> HoldFolder | None:
+    """Where an original is held, whatever the settings say now: those may have changed since."""
+    for hold in (HoldFolder.in_output(delivery.output), HoldFolder.in_inbox(delivery.inbox, private=False)):
+        if hold.has(arrival):
+            return hold
+    return None
+
+
+def _let_go(hold: HoldFolder, arrival: Arrival) -> None:
+    hold.drop(arrival)
+    hold.remove(arrival.token)
+
+
+def _copy_again(findings: Findings, deliveries: Mapping[str, Delivery], ledger: Ledger, patience: Patience) -> None:
+    """Copy from the originals, a batch folder at a time as every day; copies that a crash has left are replaced."""
+    batches: dict[tuple[str, str, str | None], tuple[HoldFolder | None, list[Arrival]]] = {}
+    for hold, arrival in findings.to_copy:
+        key = (arrival.file.inbox, arrival.token, None if hold is None else hold.root)
+        batches.setdefault(key, (hold, []))[1].append(arrival)
+    for (inbox, token, _root), (hold, arrivals) in batches.items():
+        delivery = deliveries[inbox]
+        os.makedirs(delivery.output.batch_folder(token), mode=0o700, exist_ok=True)
+        with contextlib.ExitStack() as stack:
+            custody = delivery.custody
+            if hold is not None:
+                custody = Copying(Held(delivery.inbox, hold), delivery.output, ledger)
+                stack.callback(custody.close)
+            ingested = custody.ingest(arrivals, patience)
+        findings.again.extend(ingested.taken)
+        for refusal in ingested.refused:
+            ledger.close([refusal.arrival], Status.VANISHED, refusal.why)
+
+
+def _has(path: str, fingerprint: Fingerprint) -> bool:
+    """Whether the very bytes that were read are at a path."""
+    return holds(path, fingerprint.size, fingerprint.sha256)
 
 
 def _claim_again(arrival: Arrival, delivery: Delivery) -> bool:
-    """Do the rename that was recorded but never happened, if the file is still the one that was recorded."""
+    """Do the claim that was recorded but never happened, if the file is still the one that was recorded."""
     source = os.path.join(delivery.inbox, arrival.file.path)
     try:
         status = os.lstat(source)
         if (status.st_size, status.st_mtime_ns) != (arrival.file.size, arrival.file.mtime_ns):
             return False
         os.makedirs(delivery.output.batch_folder(arrival.token), mode=0o700, exist_ok=True)
-        os.rename(source, delivery.output.work_path(arrival))
+        delivery.custody.begin(arrival.token)
+        delivery.custody.take(arrival)
     except OSError:
         # Gone, or out of reach: a file that was not taken comes again as a new arrival. The disk has the last word.
-        return os.path.lexists(delivery.output.work_path(arrival))
+        return delivery.custody.has(arrival)
     return True
-
-
-def sweep(deliveries: Mapping[str, Delivery], used: Collection[str]) -> None:
-    """Remove empty work folders that no row in flight uses; what is not empty is reported and never touched."""
-    outputs: set[Output] = {delivery.output for delivery in deliveries.values()}
-    for output in outputs:
-        for token in output.batch_folders():
-            if token in used:
-                continue
-            with contextlib.suppress(OSError):
-                os.rmdir(output.batch_folder(token))
-                continue
-            log.error("orphans_found", folder=to_text(output.batch_folder(token)), remedy="pigeonholed fsck")

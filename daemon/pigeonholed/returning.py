@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING
 import structlog
 
 from pigeonholed.contents import holds, sha256_of
+from pigeonholed.copying import Unfit
 from pigeonholed.finishing import explains
 from pigeonholed.images import Placement
+from pigeonholed.originals import is_same_content
 from pigeonholed.paths import to_text
 from pigeonholed.placing import sidecar_of
 
@@ -99,17 +101,17 @@ class Returner:
                     possible.append(file)
                 else:
                     refused.append(f"{to_text(file.destination)}: {why}")
-            done, taken = self._batch(possible, hold=hold)
+            done, stuck = self._batch(possible, hold=hold)
             back += len(done)
-            refused += [
-                f"{to_text(file.destination)}: its old place {to_text(file.hold.path)} is taken" for file in taken
-            ]
+            refused += [f"{to_text(file.destination)}: {why}" for file, why in stuck]
         log.info("files_returned", files=back, refused=len(refused), held=hold)
         return Returned(back, tuple(refused))
 
     def resume(self) -> None:
         """Finish what an earlier process began: a file that is back is returned, one that never left stays filed."""
         begun = self._ledger.returning()
+        for file in begun:
+            self._finish_copy(file)
         gone = [file for file in begun if self._has_left(file)]
         stayed = [file for file in begun if file not in gone]
         for file in stayed:
@@ -118,9 +120,28 @@ class Returner:
             self._remove_explanation(file)
         self._sync(gone)
         self._ledger.cancel_return(stayed)
-        self._ledger.end_return(gone)
+        self._end(gone)
 
-    def _batch(self, files: Sequence[Filed], *, hold: bool) -> tuple[list[Filed], list[Filed]]:
+    def _finish_copy(self, file: Filed) -> None:
+        """A file that was copied back to another mount is there twice until the one that was filed is removed."""
+        delivery = self._deliveries.get(file.hold.inbox)
+        if delivery is None or not delivery.custody.copies or delivery.custody.keeps:
+            return
+        source = os.path.join(delivery.output.root, file.destination)
+        target = os.path.join(delivery.inbox, file.hold.path)
+        with contextlib.suppress(OSError):
+            if is_same_content(source, target) and not os.path.samefile(source, target):
+                delivery.output.disk.sync([target], [os.path.dirname(target)])
+                os.unlink(source)
+                self._remove_explanation(file)
+
+    def _end(self, files: Sequence[Filed]) -> None:
+        """Record what is back; an original that stayed in its inbox is no longer known to have been copied."""
+        self._ledger.end_return(files)
+        for inbox in {file.hold.inbox for file in files} & self._deliveries.keys():
+            self._deliveries[inbox].custody.forget()
+
+    def _batch(self, files: Sequence[Filed], *, hold: bool) -> tuple[list[Filed], list[tuple[Filed, str]]]:
         self._ledger.begin_return(files, hold=hold)
         # From before they leave until the rows say so, their names are nobody else's: two rows of one name would both
         # be taken for true after a kill.
@@ -128,21 +149,21 @@ class Returner:
         for names, name in leaving:
             names.add(name)
         done: list[Filed] = []
-        taken: list[Filed] = []
+        stuck: list[tuple[Filed, str]] = []
         for file in files:
             if hold:
                 self._holds.add(file.hold)
-            if self._move(file):
+            if (why := self._move(file)) is None:
                 done.append(file)
             else:
                 self._holds.remove(file.hold)
-                taken.append(file)
+                stuck.append((file, why))
         self._sync(done)
-        self._ledger.end_return(done)
-        self._ledger.cancel_return(taken)
+        self._end(done)
+        self._ledger.cancel_return([file for file, _why in stuck])
         for names, name in leaving:
             names.discard(name)
-        return done, taken
+        return done, stuck
 
     def _fault(self, file: Filed) -> str | None:
         """Why a file cannot be put back; None when it can."""
@@ -161,17 +182,22 @@ class Returner:
             return f"it cannot be read: {error.strerror}"
         return None
 
-    def _move(self, file: Filed) -> bool:
+    def _move(self, file: Filed) -> str | None:
+        """Put one file back; why that cannot be, where it cannot."""
         delivery = self._deliveries[file.hold.inbox]
         source = os.path.join(delivery.output.root, file.destination)
         target = os.path.join(delivery.inbox, file.hold.path)
-        os.makedirs(os.path.dirname(target), exist_ok=True)
         try:
-            delivery.output.disk.rename_new(source, target)
+            os.makedirs(os.path.dirname(target), exist_ok=True)
+            delivery.custody.put_back(source, target)
         except FileExistsError:
-            return False
+            return f"its old place {to_text(file.hold.path)} is taken"
+        except (OSError, Unfit) as error:
+            if os.path.lexists(target) or not os.path.lexists(source):
+                raise  # it may be half way: the intent stands, and the next start finishes what is there
+            return f"it cannot be put back: {(isinstance(error, OSError) and error.strerror) or error}"
         self._remove_explanation(file)
-        return True
+        return None
 
     def _remove_explanation(self, file: Filed) -> None:
         """The sidecar of a rejected file goes with it, if it is ours."""

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from pigeonholed.finishing import Finisher
     from pigeonholed.images import Arrival
     from pigeonholed.metrics import Metrics
+    from pigeonholed.patience import Patience
     from pigeonholed.records import Records
     from pigeonholed.reporting import Reporter
     from pigeonholed.serving import Served
@@ -62,6 +63,7 @@ class Service:
     watches: Sequence[Watch]
     events: Events | None
     switcher: Switcher
+    patience: Patience
     resumed: Sequence[Arrival]
     addresses: dict[str, str] = field(default_factory=dict)
     warm: bool = False
@@ -163,6 +165,7 @@ class Service:
         if not self.records.ledger.reachable:
             faults.append("the database cannot be reached")
         faults += [f"the inbox {watch.rules.name} is missing" for watch in self.watches if not watch.available]
+        faults += [f"the stage {stage} waits: {why}" for stage, why in dict(self.patience.waiting).items()]
         return faults
 
     def stuck(self) -> list[str]:

@@ -27,6 +27,7 @@ _CLAIMED = (
     "arrival",
     "token",
 )
+_INGESTED = ("status", "sha256", "size_bytes", "mtime_ns")
 _PLANNED = (
     "status",
     "sha256",
@@ -64,6 +65,9 @@ class Steps:
         mine = sa.and_(this, images.c.token == sa.bindparam("b_token"))
         held = holds.c.image_id == sa.bindparam("b_id")
 
+        def in_state(*states: Status) -> Any:
+            return sa.or_(*(images.c.status == state.value for state in states))
+
         def prepared(statement: ClauseElement) -> Prepared:
             return Prepared.compile(statement, dialect)
 
@@ -75,9 +79,14 @@ class Steps:
         self.predict = inserted(tables.predictions)
         self.inbox = inserted(tables.inboxes)
         self.model = inserted(tables.models, "name", "version", "digest", "labels", "loaded_at")
+        self.ingest = prepared(
+            sa.update(images)
+            .where(mine, in_state(Status.CLAIMED, Status.INGESTED))
+            .values({name: sa.bindparam(f"b_{name}") for name in _INGESTED})
+        )
         self.plan = prepared(
             sa.update(images)
-            .where(mine, sa.or_(images.c.status == Status.CLAIMED.value, images.c.status == Status.PLANNED.value))
+            .where(mine, in_state(Status.CLAIMED, Status.INGESTED, Status.PLANNED))
             .values({name: sa.bindparam(f"b_{name}") for name in _PLANNED})
         )
         self.filed = prepared(
@@ -85,6 +94,16 @@ class Steps:
             .where(mine, images.c.status == Status.PLANNED.value)
             .values(status=Status.FILED.value, filed_at=sa.bindparam("b_filed_at"))
         )
+        remembered = insert(tables.copied)
+        latest = {
+            column.name: remembered.excluded[column.name] for column in tables.copied.columns if not column.primary_key
+        }
+        self.remember = Prepared.compile(
+            remembered.on_conflict_do_update(index_elements=["inbox", "source_path"], set_=latest),
+            dialect,
+            tuple(column.name for column in tables.copied.columns),
+        )
+        self.forget = prepared(sa.delete(tables.copied).where(tables.copied.c.image_id == sa.bindparam("b_id")))
         self.attempt = prepared(sa.update(images).where(this).values(attempts=images.c.attempts + 1))
         # A number, not one more: said again after a lost acknowledgement, it is the same.
         self.deaths = prepared(sa.update(images).where(this).values(deaths=sa.bindparam("b_deaths")))

@@ -132,6 +132,22 @@ holds = Table(
     Column("state", String(16), nullable=False),
 )
 
+# Files that were copied and are still in their inboxes. It outlives the rows of `images`: a history that is cut down
+# must not make them arrive again.
+copied = Table(
+    "copied",
+    metadata,
+    Column("inbox", Text, primary_key=True),
+    Column("source_path", Text, primary_key=True),
+    Column("size_bytes", BigInteger, nullable=False),
+    Column("mtime_ns", BigInteger, nullable=False),
+    Column("ctime_ns", BigInteger, nullable=False),
+    Column("inode", BigInteger, nullable=False),
+    Column("sha256", String(64), nullable=False),
+    Column("image_id", BigInteger, nullable=False, index=True),
+    sqlite_with_rowid=False,
+)
+
 # An inbox that was seen before may be missing for a while (a lost mount); one that never was is a mistake.
 inboxes = Table("inboxes", metadata, Column("name", Text, primary_key=True), Column("path", Text, nullable=False))
 

@@ -17,7 +17,7 @@ import pytest
 
 from faults import FAULT, Fault
 from forking import Ended, Forker, forking
-from running import VARIANTS, Variant, Workspace, drop_twenty, environment
+from running import VARIANTS, Workspace, drop_twenty, environment, working
 
 SOAK = "PIGEONHOLED_TEST_SOAK" in os.environ
 CODES = os.environ.get(
@@ -39,11 +39,11 @@ def forker() -> Iterator[Forker]:
 
 
 @pytest.fixture(scope="module", params=VARIANTS, ids=str)
-def mould(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, migrated_file: Path) -> Workspace:
-    """A working folder that a daemon has served before."""
-    variant: Variant = request.param
+def mould(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspace]:
+    """What each fault starts from: an empty inbox and a model, no database yet."""
     batching = "[batching]\nmax_batch_size = 4\n"
-    return Workspace.make(tmp_path_factory.mktemp("error") / "mould", incomplete_s=0.0, more=batching, variant=variant)
+    with working(tmp_path_factory.mktemp("error"), request.param, incomplete_s=0.0, more=batching) as workspace:
+        yield workspace
 
 
 def _serve(forker: Forker, workspace: Workspace, fault: Fault) -> Ended:

@@ -16,7 +16,7 @@ import pytest
 
 from faults import FAULT, Fault
 from forking import Forker, forking
-from running import VARIANTS, Variant, Workspace, drop_twenty, environment
+from running import VARIANTS, Workspace, drop_twenty, environment, working
 
 SOAK = "PIGEONHOLED_TEST_SOAK" in os.environ
 FIRST, _, LAST = os.environ.get("PIGEONHOLED_TEST_POINTS", "1-9999").partition("-")
@@ -30,12 +30,12 @@ def forker() -> Iterator[Forker]:
 
 
 @pytest.fixture(scope="module", params=VARIANTS, ids=str)
-def mould(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+def mould(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspace]:
     """What each kill starts from: an empty inbox and a model, no database yet."""
-    variant: Variant = request.param
     # Small batches, so that turns overlap as they do under load.
     batching = "[batching]\nmax_batch_size = 4\n"
-    return Workspace.make(tmp_path_factory.mktemp("point") / "mould", incomplete_s=0.0, more=batching, variant=variant)
+    with working(tmp_path_factory.mktemp("point"), request.param, incomplete_s=0.0, more=batching) as workspace:
+        yield workspace
 
 
 def _calls(forker: Forker, workspace: Workspace) -> list[str]:

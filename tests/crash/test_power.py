@@ -27,7 +27,7 @@ import pytest
 
 from auditor import Dropped, unescape
 from forking import Forker, forking
-from running import VARIANTS, Variant, Workspace, environment, picture
+from running import VARIANTS, Workspace, environment, picture, working
 
 CUTS = int(os.environ.get("PIGEONHOLED_TEST_CUTS", "30" if "PIGEONHOLED_TEST_SOAK" in os.environ else "0"))
 _SHUTDOWN = 0x8004587D  # FS_IOC_SHUTDOWN
@@ -92,6 +92,12 @@ def forker() -> Iterator[Forker]:
         yield forker
 
 
+@pytest.fixture(params=VARIANTS, ids=str)
+def workspace(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Workspace]:
+    with working(tmp_path / "place", request.param, incomplete_s=0.0) as workspace:
+        yield workspace
+
+
 @dataclass
 class Owner:
     """Who drops files, half of them without care: what nobody has made durable may be gone after a cut."""
@@ -108,7 +114,8 @@ class Owner:
             data = picture(self.chance.choice([40, 120, 220]), 60, self.chance.choice([40, 220]), self.serial)
             name = f"{self.chance.choice(['', 'a/'])}{self.serial}.png"
             self.workspace.drop(name, data)
-            if self.chance.random() < 0.5:
+            # Originals that stay in the inbox are the owner's to make durable.
+            if self.chance.random() < 0.5 or self.workspace.variant.inbox_keeps:
                 self._make_durable(self.workspace.inbox / name)
             else:
                 self.careless.add(os.fsencode(name))
@@ -138,18 +145,25 @@ class Owner:
             return set(), {}
         connection = sqlite3.connect(self.workspace.database)
         try:
-            rows = connection.execute("SELECT source_path, status, token, arrival FROM images").fetchall()
+            rows = connection.execute("SELECT source_path, status, token, arrival, id FROM images").fetchall()
         except sqlite3.OperationalError:
             rows = []  # no tables yet
         finally:
             connection.close()
-        promised = {unescape(source) for source, status, _token, _arrival in rows if status in {"planned", "filed"}}
-        places = {
-            unescape(source): self.workspace.output / ".pigeonholed" / token / arrival
-            for source, status, token, arrival in rows
+        promised = {unescape(row[0]) for row in rows if row[1] in {"ingested", "planned", "filed"}}
+        left = {
+            unescape(source): _hash(place)
+            for source, status, token, arrival, number in rows
             if status == "claimed"
+            for place in self._places(token, arrival, f"{number}-{arrival}.held")
+            if place.exists()
         }
-        return promised, {source: _hash(place) for source, place in places.items() if place.exists()}
+        return promised, left
+
+    def _places(self, token: str, arrival: str, held: str) -> list[Path]:
+        """Where a claimed file may be; the last that exists is the truth."""
+        work = self.workspace.output / ".pigeonholed" / token
+        return [work / arrival, work / held, self.workspace.inbox / ".pigeonholed-hold" / token / held]
 
 
 def _sync(path: Path) -> None:
@@ -168,31 +182,31 @@ def _hash(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def _workspace(root: Path, disk: CutDisk, variant: Variant, *, database: bool) -> Workspace:
-    """A working folder whose inbox and output, and its database if wanted, are on the disk that is cut."""
-    workspace = Workspace.make(root, incomplete_s=0.0, variant=variant)
-    workspace.inbox.rmdir()
-    for place in (workspace.inbox, workspace.output):
+def _move(workspace: Workspace, disk: CutDisk, *, database: bool) -> None:
+    """Let the output be on the disk that is cut, and the inbox if that is to be on the same mount, and the database."""
+    places = [workspace.output]
+    if not workspace.variant.elsewhere:
+        workspace.inbox.rmdir()
+        places.append(workspace.inbox)
+    for place in places:
         (disk.path / place.name).mkdir()
         place.symlink_to(disk.path / place.name)
     if database:
         workspace.database.symlink_to(disk.path / workspace.database.name)
     (workspace.inbox / "a").mkdir()
     os.sync()
-    return workspace
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(60 + 10 * CUTS)
-@pytest.mark.parametrize("variant", VARIANTS, ids=str)
 @pytest.mark.parametrize("database", [True, False], ids=["database-cut", "database-elsewhere"])
 @pytest.mark.parametrize("kind", ["ext4", "xfs"])
 def test_power_cut_at_random_moments_loses_nothing_and_files_nothing_twice(
-    tmp_path: Path, disk: CutDisk, forker: Forker, variant: Variant, database: bool
+    workspace: Workspace, disk: CutDisk, forker: Forker, database: bool
 ) -> None:
     seed = int(os.environ.get("PIGEONHOLED_TEST_SEED", str(random.SystemRandom().randrange(10**6))))
     print(f"PIGEONHOLED_TEST_SEED={seed}")
-    workspace = _workspace(tmp_path / "work", disk, variant, database=database)
+    _move(workspace, disk, database=database)
     owner = Owner(workspace, random.Random(seed))
     for cut in range(CUTS):
         pid = forker.start(workspace.root)

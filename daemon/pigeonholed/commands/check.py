@@ -155,8 +155,10 @@ def _inbox(settings: Settings, inbox: InboxSettings) -> str:
     except OutputHeld as held:
         return f"{inbox.path} → {inbox.output} ({held})"
     try:
-        output.check_source(str(inbox.path))
-        return f"{inbox.path} → {inbox.output}, files can be moved; {output.free_bytes() / 1e9:.1f} GB free"
+        how = "can be moved" if output.check_source(str(inbox.path)) else "must be copied to another mount"
+        if inbox.hostile or inbox.action == "copy":
+            how = "are copied"
+        return f"{inbox.path} → {inbox.output}, files {how}; {output.free_bytes() / 1e9:.1f} GB free"
     finally:
         _unmake(made)
         output.close()

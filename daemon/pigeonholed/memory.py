@@ -1,0 +1,126 @@
+"""Which files of an inbox were copied before: with `action = "copy"` they are still there, and must not come again."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from array import array
+from typing import TYPE_CHECKING
+
+from pigeonholed.copying import open_beneath
+from pigeonholed.settling import Signature
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pigeonholed.images import ImageFile
+    from pigeonholed.ledger import Copied, Ledger
+
+_CHUNK_BYTES = 1 << 20
+
+
+class Memory:
+    """The copied files of one inbox. The ledger remembers them all; what was seen lately is known without asking it.
+
+    A file is the one that was copied while path, size and modification time are the same. Where its inode or its change
+    time are others (permissions were changed, it was moved and moved back, restored, or written to by somebody who then
+    set the time back), its content decides.
+
+    Args:
+        inbox: its name.
+        root: its folder.
+        ledger: remembers.
+
+    Owned by the claiming thread, but for `forget`.
+    """
+
+    _SEEN = 1 << 20  # of 8 bytes each, however many files there are
+
+    def __init__(self, inbox: str, root: str, ledger: Ledger) -> None:
+        self._inbox = inbox
+        self._root = root
+        self._ledger = ledger
+        self._generation = 0
+        self._seen = array("Q", bytes(8 * self._SEEN))
+
+    def knows(self, path: str) -> bool:
+        """Whether a file is certainly one that was copied; asks the disk, but never the ledger."""
+        signature = self._signature(path)
+        return signature is not None and self._was_seen(path, signature)
+
+    def fresh(self, files: Sequence[ImageFile]) -> list[ImageFile]:
+        """Those that were not copied yet, at the cost of one query.
+
+        Raises:
+            OSError: ETIMEDOUT: the database is away; or a file cannot be read for a fault of the machine.
+        """
+        generation = self._generation
+        signatures = {file.path: self._signature(file.path) for file in files}
+        asked = [path for path, found in signatures.items() if found is not None and not self._was_seen(path, found)]
+        copied = self._ledger.copied(self._inbox, asked)
+        fresh: list[ImageFile] = []
+        moved: list[tuple[str, Copied]] = []
+        for file in files:
+            signature = signatures[file.path]
+            if signature is None or self._was_seen(file.path, signature):
+                continue
+            known = copied.get(file.path)
+            if known is not None and (again := self._recognised(file.path, signature, known)) is not None:
+                if again != known:
+                    moved.append((file.path, again))
+                self._see(file.path, signature, generation)
+            else:
+                fresh.append(file)
+        self._ledger.remember(self._inbox, moved)
+        return fresh
+
+    def forget(self) -> None:
+        """Something was forgotten by the ledger: ask it again. Any thread."""
+        self._generation += 1
+        self._seen = array("Q", bytes(8 * self._SEEN))
+
+    def _recognised(self, path: str, now: Signature, known: Copied) -> Copied | None:
+        """What to remember of a file that is the one that was copied; None for another."""
+        before = known.original
+        if now == before:
+            return known
+        if (now.size, now.mtime_ns) != (before.size, before.mtime_ns) or self._hash(path) != known.sha256:
+            return None
+        return type(known)(now, known.sha256, known.image_id)
+
+    def _signature(self, path: str) -> Signature | None:
+        try:
+            return signature_of(os.lstat(os.path.join(self._root, path)))
+        except OSError:
+            return None
+
+    def _hash(self, path: str) -> str | None:
+        digest = hashlib.sha256()
+        try:
+            with open(open_beneath(self._root, path), "rb") as file:
+                while part := file.read(_CHUNK_BYTES):
+                    digest.update(part)
+        except OSError:
+            return None  # then the claim says what is wrong with it
+        return digest.hexdigest()
+
+    def _was_seen(self, path: str, signature: Signature) -> bool:
+        mark = _mark(path, signature)
+        return self._seen[mark % self._SEEN] == mark
+
+    def _see(self, path: str, signature: Signature, generation: int) -> None:
+        mark = _mark(path, signature)
+        seen = self._seen
+        if generation == self._generation:
+            seen[mark % self._SEEN] = mark
+
+
+def signature_of(status: os.stat_result) -> Signature:
+    """A signature that fits into a database: inodes of 64 bits lose their first."""
+    return Signature(status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino & (1 << 63) - 1)
+
+
+def _mark(path: str, signature: Signature) -> int:
+    """64 bits for a file in a version, never 0; of a keyed hash, so that nobody can choose names that collide."""
+    text = f"{signature.size} {signature.mtime_ns} {signature.ctime_ns} {signature.inode} {path}"
+    return hash(text) & (1 << 64) - 1 or 1

@@ -1,0 +1,91 @@
+"""Removing what crashes leave in work and hold folders: empty folders, half copies, originals of recorded copies."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from typing import TYPE_CHECKING
+
+import structlog
+
+from pigeonholed.hold_folder import PART, HoldFolder, held_name, parse_held
+from pigeonholed.images import Status
+from pigeonholed.originals import Held
+from pigeonholed.paths import to_text
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping, Sequence
+
+    from pigeonholed.finishing import Delivery
+    from pigeonholed.ledger import Ledger
+
+log = structlog.get_logger()
+
+_COPY_IS_SAFE = frozenset({Status.INGESTED, Status.PLANNED, Status.FILED, Status.RETURNED})
+
+
+def sweep(deliveries: Mapping[str, Delivery], used: Collection[str], ledger: Ledger) -> None:
+    """Tidy the folders of batches that no row in flight uses; what cannot be explained is reported and never touched.
+
+    Args:
+        deliveries: by inbox; their outputs and inboxes are looked through.
+        used: tokens of batches in flight.
+        ledger: says how far the row of an original has come.
+    """
+    holds = [HoldFolder.in_output(output) for output in {delivery.output for delivery in deliveries.values()}]
+    holds += [HoldFolder.in_inbox(delivery.inbox, private=False) for delivery in deliveries.values()]
+    for hold in holds:
+        left = [token for token in hold.tokens() if token not in used and not _removed(os.path.join(hold.root, token))]
+        if left:
+            _tidy(hold, left, deliveries, ledger)
+        if hold.beside:
+            _remove_halves(hold.root)  # of what was being put back
+        hold.remove_root()
+
+
+def _tidy(hold: HoldFolder, tokens: Sequence[str], deliveries: Mapping[str, Delivery], ledger: Ledger) -> None:
+    """Resolve what is left in the folders of some batches, whose rows are asked for in one go."""
+    folders = [os.path.join(hold.root, token) for token in tokens]
+    held = [found for folder in folders for name in _names(folder) if (found := parse_held(name)) is not None]
+    for arrival, status in ledger.arrivals([number for number, _key in held]):
+        name = os.path.join(hold.root, arrival.token, held_name(arrival))
+        if status in _COPY_IS_SAFE:
+            _remove(name)
+        elif status is Status.VANISHED and arrival.file.inbox in deliveries and os.path.lexists(name):
+            # It was held while its inbox was away and seemed to be empty: it goes back, and is a new arrival.
+            delivery = deliveries[arrival.file.inbox]
+            Held(delivery.inbox, hold).give_back(arrival, delivery.output.disk)
+    hold.close()
+    for folder in folders:
+        _remove_halves(folder)
+        if not _removed(folder):
+            log.error("orphans_found", folder=to_text(folder), remedy="pigeonholed fsck")
+
+
+def _remove_halves(folder: str) -> None:
+    """Copies that were never complete: what they were made of is elsewhere."""
+    for name in _names(folder):
+        if name.endswith(PART):
+            _remove(os.path.join(folder, name))
+
+
+def _remove(path: str) -> None:
+    with contextlib.suppress(OSError):
+        os.unlink(path)
+
+
+def _removed(folder: str) -> bool:
+    try:
+        os.rmdir(folder)
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    return True
+
+
+def _names(folder: str) -> list[str]:
+    try:
+        return os.listdir(folder)
+    except OSError:
+        return []
