@@ -16,12 +16,16 @@ import numpy as np
 # Real files stay far below these. They bound the time that a file made of nothing but tiny blocks can cost.
 _MAX_SEGMENTS = 20_000
 _MAX_BLOCKS = 4_000_000
+_MAX_ENTRIES = 200_000  # of all directories of a TIFF
+_MAX_VALUES = 16_000_000  # strips and tiles of all of them
 
 _JPEG_END = b"\xff\xd9"
 _JPEG_FRAMES = frozenset({*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC})
 _JPEG_PROGRESSIVE = frozenset({0xC2, 0xC6, 0xCA, 0xCE})
 _PNG_END = b"IEND\xaeB`\x82"
+_PNG_ANIMATION = frozenset({b"acTL", b"fcTL", b"fdAT"})
 _HEIF_BRANDS = frozenset({b"mif1", b"mif2", b"mif3", b"msf1", b"vvic", b"j2ki", b"jpeg", b"hevc", b"hevx"})
+_TIFF_EXTENTS = (273, 279, 324, 325)  # where strips and tiles begin, and their bytes
 _TIFF_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
 
 
@@ -75,7 +79,8 @@ class Header:
         alpha: whether transparency is to be expected.
         complete: whether the end of the file is there.
         transparent_grey: the grey value that a PNG without an alpha channel declares transparent.
-        scans: passes over the whole picture that decoding takes; over 1 only in a progressive JPEG.
+        scans: passes over the whole picture that decoding takes; over 1 only in a JPEG.
+        animated: whether a PNG holds further pictures, which `still_png` leaves out.
     """
 
     format: Format
@@ -86,6 +91,7 @@ class Header:
     complete: bool = True
     transparent_grey: int | None = None
     scans: int = 1
+    animated: bool = False
 
 
 class HeaderError(Exception):
@@ -277,22 +283,22 @@ def _jpeg_size(data: bytes) -> tuple[int, int]:
 
 
 def _jpeg_header(data: bytes) -> Header:
-    frame = width = height = scan = 0
+    frame = width = height = components = scan = scanned = 0
     orientation = None
     for marker, start, end in _jpeg_segments(data):
         if marker in _JPEG_FRAMES:
             frame = marker
-            height, width = struct.unpack_from(">HH", data, start + 1)
+            height, width, components = struct.unpack_from(">HHB", data, start + 1)
         elif marker == 0xE1 and orientation is None and data.startswith(b"Exif\0\0", start):
             orientation = _exif_orientation(data[start + 6 : end])
-        scan = end
+        scan, scanned = end, data[start]
     if not frame:
         raise HeaderError("its header does not say how large it is")
     # Inside a scan 0xFF is always followed by a stuffed zero or a restart, so the first end marker is the real one.
     # A search beginning after the header cannot meet the one of an embedded thumbnail.
     end = len(data) - 2 if data.endswith(_JPEG_END) and len(data) - 2 >= scan else data.find(_JPEG_END, scan)
     scans = 1
-    if frame in _JPEG_PROGRESSIVE:
+    if frame in _JPEG_PROGRESSIVE or scanned < components:  # else libjpeg reads one scan and no more
         scans += data.count(b"\xff\xda", scan, end if end >= 0 else len(data))
     return Header(Format.JPEG, width, height, orientation or 1, complete=end >= 0, scans=scans)
 
@@ -326,7 +332,7 @@ def _png_size(data: bytes) -> tuple[int, int]:
 def _png_header(data: bytes) -> Header:
     width, height = _png_size(data)
     depth, colour = data[24], data[25]
-    orientation, complete = 1, False
+    orientation, complete, animated = 1, False, False
     transparent = colour in {4, 6}
     grey = None
     pos, size = 8, len(data)
@@ -341,14 +347,31 @@ def _png_header(data: bytes) -> Header:
                 grey = value if depth == 16 else value * 255 // ((1 << depth) - 1 or 1)
         elif kind == b"eXIf":
             orientation = _exif_orientation(data[pos + 8 : pos + 8 + length])
+        elif kind in _PNG_ANIMATION:
+            animated = True
         elif kind == b"IEND":
-            complete = True
+            complete = length == 0  # whatever it says, libpng would make room for
             break
         pos += 12 + length
     if not complete and _PNG_END in data[-64:]:
         raise HeaderError("its blocks do not fit together")  # the end is there, so what is wrong is not the end
     alpha = Alpha.STRAIGHT if transparent else Alpha.NONE
-    return Header(Format.PNG, width, height, orientation, alpha, complete, grey)
+    return Header(Format.PNG, width, height, orientation, alpha, complete, grey, animated=animated)
+
+
+def still_png(data: bytes) -> bytes:
+    """The first picture of an animated PNG alone: the file without the blocks that the animation added, and no junk.
+
+    Args:
+        data: a file whose header `read_header` found complete.
+    """
+    parts, pos, kind = [data[:8]], 8, b""
+    while kind != b"IEND":
+        length, kind = struct.unpack_from(">I4s", data, pos)
+        if kind not in _PNG_ANIMATION:
+            parts.append(data[pos : pos + 12 + length])
+        pos += 12 + length
+    return b"".join(parts)
 
 
 # ---- GIF
@@ -571,13 +594,19 @@ def _tiff_header(data: bytes) -> Header:
 def _tiff_is_complete(data: bytes, layout: _TiffLayout) -> bool:
     """Follow all directories: their values, strips and tiles must all lie inside the file."""
     at, seen = layout.first, set[int]()
+    # Directories may share their bytes, so that the size of the file bounds nothing.
+    many_entries, many_values = _MAX_ENTRIES, _MAX_VALUES
     try:
         while at and at not in seen and len(seen) < 4096:
             seen.add(at)
             entries, at = _tiff_directory(data, layout, at)
+            many_entries -= len(entries)
+            many_values -= sum(entries[tag][1] for tag in _TIFF_EXTENTS if tag in entries)
+            if many_entries < 0 or many_values < 0:
+                raise HeaderError("its directories hold too much")
             if any(pos + _TIFF_SIZES.get(kind, 0) * n > len(data) for kind, n, pos in entries.values()):
                 return False
-            for starts, lengths in ((273, 279), (324, 325)):
+            for starts, lengths in (_TIFF_EXTENTS[:2], _TIFF_EXTENTS[2:]):
                 start = _tiff_values(data, layout, entries, starts)
                 length = _tiff_values(data, layout, entries, lengths)
                 n = min(start.size, length.size)

@@ -25,6 +25,7 @@ from pigeonholed.formats import (
     is_start_of_a_picture,
     read_header,
     sniff,
+    still_png,
 )
 from pigeonholed.images import Reason
 
@@ -173,7 +174,8 @@ def _checked_header(data: bytes, form: Format, max_pixels: int, allow_truncated:
         raise _too_large(header.width, header.height, f"max_pixels = {max_pixels}")
     if pixels > _OPENCV_PIXELS or max(header.width, header.height) > _OPENCV_SIDE:
         raise _too_large(header.width, header.height, "the decoder takes")
-    if not header.complete and not allow_truncated:
+    # A cut PNG gives no part of a picture in any case, and libpng would make room for all that it announces.
+    if not header.complete and (form is Format.PNG or not allow_truncated):
         raise ImagingError(Reason.TRUNCATED, f"the end of the {name} picture is missing")
     # A few kilobytes of empty scans over a large frame would keep a decoder busy for minutes.
     if header.scans > _MANY_SCANS and header.scans * pixels > _SCANNED_PIXELS:
@@ -199,6 +201,8 @@ def _decode_stored(data: bytes, header: Header, spec: PixelSpec) -> Raster:
     # A cut JPEG is decoded as far as it goes once it ends as one must, and libjpeg fills the rest with grey; the other
     # decoders take no part of a picture, whatever is done.
     whole = data + b"\xff\xd9" if header.format is Format.JPEG and not header.complete else data
+    if header.animated:  # OpenCV's own reader of animations (5.0) crashes the process where one is damaged
+        whole = still_png(data)
     try:
         stored = cv2.imdecode(np.frombuffer(whole, np.uint8), flags)
     except MemoryError:
@@ -269,8 +273,9 @@ def _decode_with_extra(data: bytes, form: Format, max_pixels: int) -> Raster:
     except ImagingError:
         raise
     except Exception as error:  # two foreign decoders, whose exceptions are not documented
-        detail = f"the {form.upper()} picture cannot be decoded: {error}"
-        raise ImagingError(Reason.UNREADABLE, detail) from None
+        # What they say may quote the file, and be long.
+        said = "".join(character if character.isprintable() else " " for character in str(error))[:200].strip()
+        raise ImagingError(Reason.UNREADABLE, f"the {form.upper()} picture cannot be decoded: {said}") from None
     return cv2.cvtColor(rgba, cv2.COLOR_RGBA2BGRA)
 
 

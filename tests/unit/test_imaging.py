@@ -469,6 +469,7 @@ def test_odd_files_of_public_test_suites_are_judged_as_others_judge_them() -> No
             "mif1",
             "mif3",
         }:  # the extra decodes more than OpenCV
-            assert opencv != "None" or both == "made", (name, result)
+            # OpenCV also refuses an animation for what is wrong with the frames that we leave out.
+            assert opencv != "None" or both == "made" or "apng" in name, (name, result)
         if "!huge" in pillow and magic in {"jpg", "png", "bmp"}:
             assert result == Reason.TOO_LARGE, name
