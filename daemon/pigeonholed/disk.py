@@ -65,21 +65,25 @@ class Disk:
         """Release the descriptor of the root."""
         os.close(self._root_fd)
 
-    def rename_new(self, source: str, target: str) -> None:
-        """Rename without ever overwriting.
+    def rename_new(
+        self, source: str, target: str, *, source_dir: int | None = None, target_dir: int | None = None
+    ) -> None:
+        """Rename without ever overwriting; where a descriptor of a folder is given, the name is relative to it.
 
         Raises:
             FileExistsError: something of that name is there; nothing has changed.
             OSError: as `rename(2)`.
         """
         if self._renameat2 is not None:
-            done = self._renameat2(_AT_FDCWD, os.fsencode(source), _AT_FDCWD, os.fsencode(target), _RENAME_NOREPLACE)
+            from_fd = _AT_FDCWD if source_dir is None else source_dir
+            to_fd = _AT_FDCWD if target_dir is None else target_dir
+            done = self._renameat2(from_fd, os.fsencode(source), to_fd, os.fsencode(target), _RENAME_NOREPLACE)
             if done == 0:
                 return
             code = ctypes.get_errno()
             if code not in _NOT_HERE:
                 raise OSError(code, os.strerror(code), source, None, target)
-        _link_and_unlink(source, target)
+        _link_and_unlink(source, target, source_dir, target_dir)
 
     def sync(self, files: Iterable[str], folders: Iterable[str]) -> None:
         """Return when the contents of `files` and the entries of `folders` are durable.
@@ -128,14 +132,14 @@ def _fsync(path: str, flags: int) -> None:
             os.close(fd)
 
 
-def _link_and_unlink(source: str, target: str) -> None:
+def _link_and_unlink(source: str, target: str, source_dir: int | None, target_dir: int | None) -> None:
     """The same guarantee where `renameat2` lacks the flag; killed in between, both names are one inode."""
     try:
-        os.link(source, target, follow_symlinks=False)
+        os.link(source, target, src_dir_fd=source_dir, dst_dir_fd=target_dir, follow_symlinks=False)
     except FileExistsError:
-        if not os.path.samestat(os.lstat(source), os.lstat(target)):
+        if not os.path.samestat(os.lstat(source, dir_fd=source_dir), os.lstat(target, dir_fd=target_dir)):
             raise
-    os.unlink(source)
+    os.unlink(source, dir_fd=source_dir)
 
 
 def is_written_to(fd: int) -> bool:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from pigeonholed import beneath
 from pigeonholed.finishing import explains
 from pigeonholed.images import Placement
 from pigeonholed.paths import to_text
@@ -155,11 +156,17 @@ class Returner:
     def _move(self, file: Filed) -> bool:
         delivery = self._deliveries[file.hold.inbox]
         source = os.path.join(delivery.output.root, file.destination)
-        target = os.path.join(delivery.inbox, file.hold.path)
-        os.makedirs(os.path.dirname(target), exist_ok=True)
+        folder, _, name = file.hold.path.rpartition("/")
         try:
-            delivery.output.disk.rename_new(source, target)
-        except FileExistsError:
+            with (
+                beneath.folder(delivery.output.root, os.path.dirname(file.destination)) as filed,
+                beneath.folder(delivery.inbox, folder, make=True) as back,
+            ):
+                delivery.output.disk.rename_new(
+                    os.path.join(beneath.path_of(filed), os.path.basename(source)),
+                    os.path.join(beneath.path_of(back), name),
+                )
+        except (FileExistsError, NotADirectoryError):
             return False
         if file.placement is Placement.REJECTED and explains(sidecar_of(source), file.arrival):
             with contextlib.suppress(FileNotFoundError):
