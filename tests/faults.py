@@ -30,7 +30,7 @@ CHANGES = (
 LOOKS = ("open", "read", "pread", "lstat", "stat", "fstat", "scandir", "listdir", "utime")
 _CREATES = os.O_CREAT
 # Who calls these is of interest, not what they call.
-_BENEATH = frozenset({"custody", "disk", "durable", "output", "patience", "probing"})
+_BENEATH = frozenset({"beneath", "custody", "disk", "durable", "output", "patience", "probing"})
 _ANY = ""
 _EACH = "each"
 

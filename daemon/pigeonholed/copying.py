@@ -24,7 +24,6 @@ _FICLONE = 0x40049409
 _CANNOT_SHARE = frozenset(
     {errno.EOPNOTSUPP, errno.ENOTTY, errno.EINVAL, errno.EXDEV, errno.ENOSYS, errno.EPERM, errno.ETXTBSY, errno.EISDIR}
 )
-_NO_DIRECTORY_SYNC = frozenset({errno.EINVAL, errno.EOPNOTSUPP})
 _ROOM_BYTES = 16 << 20
 """Left free by copies, so that the database and what is in flight have somewhere to go on."""
 
@@ -125,39 +124,3 @@ def _require_room(folder: str, size: int) -> None:
     unit = space.f_frsize
     if space.f_bavail * unit - size < min(_ROOM_BYTES, space.f_blocks * unit // 20):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), folder)
-
-
-def open_beneath(root: str, path: str, flags: int = os.O_RDONLY) -> int:
-    """Open what is at a path below a folder without following any link on the way: nothing leads out of the folder.
-
-    Args:
-        root: a folder; links that lead to it are its owner's business.
-        path: relative to it, without dots; empty for the folder itself.
-        flags: of `open(2)`, for the last component.
-
-    Raises:
-        OSError: as `open(2)`; ELOOP or ENOTDIR for a link.
-    """
-    fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    *folders, name = path.split("/")
-    steps = [(folder, os.O_RDONLY | os.O_DIRECTORY) for folder in folders]
-    for component, wanted in [*steps, (name, flags)] if path else []:
-        try:
-            below = os.open(component, wanted | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=fd)
-        finally:
-            os.close(fd)
-        fd = below
-    return fd
-
-
-def sync_folder(fd: int) -> None:
-    """Make the entries of an open folder durable, where its file system knows how.
-
-    Raises:
-        OSError: the disk failed.
-    """
-    try:
-        os.fsync(fd)
-    except OSError as error:
-        if error.errno not in _NO_DIRECTORY_SYNC:
-            raise

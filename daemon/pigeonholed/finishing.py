@@ -14,10 +14,12 @@ import stat
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import structlog
 
+from pigeonholed import beneath
 from pigeonholed.custody import Renaming
 from pigeonholed.images import Classified, Placement, Rejected, Status, Withdrawn
 from pigeonholed.ledger import Plan
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 _LONGEST_PATH = 4095  # PATH_MAX without its final NUL
+_LONGEST_EXPLANATION = 1 << 20
 _REFUSALS = frozenset({errno.EACCES, errno.EPERM, errno.EXDEV, errno.ELOOP})
 """A class folder that we may not write to or that leads to another mount: waited for, since a person can mend it."""
 
@@ -232,7 +235,7 @@ class Finisher:
             full_path = os.path.join(output.root, path)
             return os.path.lexists(full_path) and not _is_folder(full_path)
 
-        # Only now is it worth a look whether a folder on the way is somebody's file.
+        # Only now is it worth a look whether a folder on the way is somebody's file, or a link that leads away.
         room = _LONGEST_PATH - len(os.fsencode(output.root)) - 64  # for a number, a sidecar and the slashes
         clear = clear_of_files(flattened(wanted, room), plan.arrival.key, is_file)
         taken = self._taken(output, plan.placement, {(output.root, wanted)})
@@ -251,60 +254,53 @@ class Finisher:
 
     def _moves_to_its_name(self, plan: Plan) -> bool:
         output = self._deliveries[plan.arrival.file.inbox].output
-        target = os.path.join(output.root, plan.destination)
-        if plan.placement is Placement.REJECTED and not self._explain(output, plan, target):
-            return False
-        source = output.work_path(plan.arrival)
+        folder, _, name = plan.destination.rpartition("/")
+        if plan.placement is Placement.REJECTED:
+            self._make_folders(output, os.path.join(output.root, folder))
         try:
-            output.disk.rename_new(source, target)
+            with beneath.folder(output.root, folder) as fd:
+                return self._moves_into(fd, name, plan, output)
+        except FileNotFoundError:
+            self._make_folders(output, os.path.join(output.root, folder))
+        with beneath.folder(output.root, folder) as fd:
+            return self._moves_into(fd, name, plan, output)
+
+    def _moves_into(self, folder: int, name: str, plan: Plan, output: Output) -> bool:
+        if plan.placement is Placement.REJECTED and not self._explain(output, plan, folder, name):
+            return False
+        try:
+            output.disk.rename_new(output.work_path(plan.arrival), name, target_dir=folder)
         except FileExistsError:
             if plan.placement is Placement.REJECTED:
-                os.unlink(sidecar_of(target))
-            return False
-        except FileNotFoundError:
-            self._make_folders(output, os.path.dirname(target))
-            return self._moves_again(output, source, target)
-        return True
-
-    def _moves_again(self, output: Output, source: str, target: str) -> bool:
-        try:
-            output.disk.rename_new(source, target)
-        except FileExistsError:
+                os.unlink(sidecar_of(name), dir_fd=folder)
             return False
         return True
 
-    def _explain(self, output: Output, plan: Plan, target: str) -> bool:
+    def _explain(self, output: Output, plan: Plan, folder: int, name: str) -> bool:
         """Put the reason beside where a rejected file will be; False when somebody else's file has that name."""
-        sidecar = sidecar_of(target)
+        sidecar = sidecar_of(name)
         draft = output.work_path(plan.arrival) + ".json"
-        self._make_folders(output, os.path.dirname(target))
         with open(draft, "w", encoding="utf-8") as file:
             json.dump(_explanation(plan), file, indent=2, ensure_ascii=False)
             file.write("\n")
         try:
-            output.disk.rename_new(draft, sidecar)
+            output.disk.rename_new(draft, sidecar, target_dir=folder)
         except FileExistsError:
             os.unlink(draft)
-            if not explains(sidecar, plan.arrival.key):
+            if not explains(os.path.join(beneath.path_of(folder), sidecar), plan.arrival.key):
                 return False
-        self._sidecars.setdefault(output, set()).add(sidecar)
+        self._sidecars.setdefault(output, set()).add(sidecar_of(os.path.join(output.root, plan.destination)))
         return True
 
     def _make_folders(self, output: Output, folder: str) -> None:
         """Make a class folder and what is above it, remembering whose entries must be made durable."""
         output.require()  # never make folders where a mount should be
-        missing: list[str] = []
         made = folder
         while made != output.root and not _is_folder(made):
-            missing.append(made)
             made = os.path.dirname(made)
             self._folders.setdefault(output, set()).add(made)
-        for path in reversed(missing):
-            try:
-                os.mkdir(path)
-            except FileExistsError as error:
-                if not _is_folder(path):
-                    raise NotADirectoryError(error.errno, "a file is in the way", path) from error
+        with beneath.folder(output.root, os.path.relpath(folder, output.root), make=True):
+            pass
 
     def _touch(self, plan: Plan) -> None:
         output = self._deliveries[plan.arrival.file.inbox].output
@@ -345,12 +341,13 @@ class Finisher:
     def _give_back(self, arrival: Arrival) -> None:
         delivery = self._deliveries[arrival.file.inbox]
         source = delivery.output.work_path(arrival)
-        for name in alternatives(arrival.file.path, arrival.key, lambda _path: False):
+        wanted = (arrival.file.path, os.path.basename(arrival.file.path))  # the other where its folder is none any more
+        for name in chain.from_iterable(alternatives(path, arrival.key, lambda _path: False) for path in wanted):
             target = os.path.join(delivery.inbox, name)
-            os.makedirs(os.path.dirname(target), exist_ok=True)
             try:
-                delivery.custody.put_back(source, target)
-            except FileExistsError:
+                with beneath.folder(delivery.inbox, os.path.dirname(name), make=True) as folder:
+                    delivery.custody.put_back(source, os.path.join(beneath.path_of(folder), os.path.basename(name)))
+            except (FileExistsError, NotADirectoryError):
                 continue
             # Before the row is closed: after a power cut no file may be in the work folder without a row that lives.
             delivery.output.disk.sync([], [os.path.dirname(target), delivery.output.batch_folder(arrival.token)])
@@ -380,15 +377,11 @@ def _explanation(plan: Plan) -> dict[str, object]:
 
 
 def _is_folder(path: str) -> bool:
-    """As `os.path.isdir`, which also says no where a disk fails to answer; this raises then."""
+    """Whether it is a folder and no link to one; unlike `os.path.isdir`, this raises where a disk fails to answer."""
     try:
-        return stat.S_ISDIR(os.stat(path).st_mode)
+        return stat.S_ISDIR(os.lstat(path).st_mode)
     except (FileNotFoundError, NotADirectoryError):
         return False
-    except OSError as error:
-        if error.errno == errno.ELOOP:
-            return False
-        raise
 
 
 def explains(sidecar: str, key: str) -> bool:
@@ -398,8 +391,16 @@ def explains(sidecar: str, key: str) -> bool:
         OSError: the disk fails to answer.
     """
     try:
-        with open(sidecar, encoding="utf-8") as file:
-            content = json.load(file)
-    except (FileNotFoundError, IsADirectoryError, PermissionError, ValueError):
+        # Somebody else's, if it is a link, a pipe that would be waited for, or too long or too deep to be read.
+        fd = os.open(sidecar, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            content = json.loads(os.read(fd, _LONGEST_EXPLANATION))
+        finally:
+            os.close(fd)
+    except (FileNotFoundError, IsADirectoryError, PermissionError, ValueError, RecursionError):
         return False
+    except OSError as error:
+        if error.errno in {errno.ELOOP, errno.ENXIO}:
+            return False
+        raise
     return isinstance(content, dict) and content.get("arrival") == key

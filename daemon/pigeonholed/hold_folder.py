@@ -9,7 +9,7 @@ import re
 import stat
 from typing import TYPE_CHECKING
 
-from pigeonholed.copying import sync_folder
+from pigeonholed.beneath import sync_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -7,7 +7,7 @@ import os
 from array import array
 from typing import TYPE_CHECKING
 
-from pigeonholed.copying import open_beneath
+from pigeonholed.beneath import open_beneath
 from pigeonholed.settling import Signature
 
 if TYPE_CHECKING:

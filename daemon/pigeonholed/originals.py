@@ -9,7 +9,8 @@ import secrets
 import stat
 from typing import TYPE_CHECKING, Protocol
 
-from pigeonholed.copying import Unfit, open_beneath, sync_folder
+from pigeonholed.beneath import open_beneath, sync_folder
+from pigeonholed.copying import Unfit
 from pigeonholed.hold_folder import HOLD, PART, held_name
 from pigeonholed.placing import alternatives
 

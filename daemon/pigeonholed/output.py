@@ -11,6 +11,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pigeonholed import beneath
 from pigeonholed.disk import Disk, fs_time_ns
 from pigeonholed.durable import write_file
 from pigeonholed.errors import Misconfigured, Unavailable
@@ -145,17 +146,29 @@ class Output:
         return token
 
     def take_in(self, source: str, arrival: Arrival) -> None:
-        """Rename a file of an inbox into its batch folder.
+        """Rename a file of an inbox into its batch folder, through no link that came into its sub-folders' place.
+
+        Args:
+            source: the inbox and, below it, the path of the file.
+            arrival: whose file it is.
 
         Raises:
-            FileNotFoundError: it is gone from the inbox; never that the output is away.
+            FileNotFoundError: it is gone from the inbox, as it also is where one of its folders is a link or a file by
+                now; never that the output is away.
             OSError: as `rename(2)`, and as `require`.
         """
+        folder, _, name = arrival.file.path.rpartition("/")
         try:
-            os.rename(source, self.work_path(arrival))
+            if folder:
+                with beneath.folder(source.removesuffix(arrival.file.path), folder) as fd:
+                    os.rename(name, self.work_path(arrival), src_dir_fd=fd)
+            else:
+                os.rename(source, self.work_path(arrival))
         except FileNotFoundError:
             self.require()
             raise
+        except NotADirectoryError as error:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), source) from error
 
     def batch_folder(self, token: str) -> str:
         """Where the files of a batch wait."""

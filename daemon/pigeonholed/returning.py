@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from pigeonholed import beneath
 from pigeonholed.contents import holds, sha256_of
 from pigeonholed.copying import Unfit
 from pigeonholed.finishing import explains
@@ -185,17 +186,24 @@ class Returner:
     def _move(self, file: Filed) -> str | None:
         """Put one file back; why that cannot be, where it cannot."""
         delivery = self._deliveries[file.hold.inbox]
-        source = os.path.join(delivery.output.root, file.destination)
-        target = os.path.join(delivery.inbox, file.hold.path)
-        try:
-            os.makedirs(os.path.dirname(target), exist_ok=True)
-            delivery.custody.put_back(source, target)
-        except FileExistsError:
-            return f"its old place {to_text(file.hold.path)} is taken"
-        except (OSError, Unfit) as error:
-            if os.path.lexists(target) or not os.path.lexists(source):
-                raise  # it may be half way: the intent stands, and the next start finishes what is there
-            return f"it cannot be put back: {(isinstance(error, OSError) and error.strerror) or error}"
+        with contextlib.ExitStack() as stack:
+            try:
+                filed = stack.enter_context(beneath.folder(delivery.output.root, os.path.dirname(file.destination)))
+                back = stack.enter_context(beneath.folder(delivery.inbox, os.path.dirname(file.hold.path), make=True))
+            except NotADirectoryError:
+                return f"a file or a link is in the way to its old place {to_text(file.hold.path)}"
+            except OSError as error:
+                return f"it cannot be put back: {error.strerror}"
+            source = os.path.join(beneath.path_of(filed), os.path.basename(file.destination))
+            target = os.path.join(beneath.path_of(back), os.path.basename(file.hold.path))
+            try:
+                delivery.custody.put_back(source, target)
+            except FileExistsError:
+                return f"its old place {to_text(file.hold.path)} is taken"
+            except (OSError, Unfit) as error:
+                if os.path.lexists(target) or not os.path.lexists(source):
+                    raise  # it may be half way: the intent stands, and the next start finishes what is there
+                return f"it cannot be put back: {(isinstance(error, OSError) and error.strerror) or error}"
         self._remove_explanation(file)
         return None
 

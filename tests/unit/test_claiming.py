@@ -87,9 +87,9 @@ def test_claimed_files_are_recorded_before_they_leave_the_inbox(desk: Desk, monk
     feed = desk.inbox("camera", {"a.png": png(), "s": {"b.png": png(mark=1)}})
     original = os.rename
 
-    def rename(source: str, target: str) -> None:
+    def rename(source: str, target: str, **folders: Any) -> None:
         desk.ledger.steps.append(("rename", os.path.basename(source)))
-        original(source, target)
+        original(source, target, **folders)
 
     monkeypatch.setattr(os, "rename", rename)
     assert desk.claimer(feed).turn()
@@ -189,10 +189,10 @@ def test_file_that_cannot_be_taken_blocks_its_folder_for_a_while_only(
     claimer = desk.claimer(feed)
     original = os.rename
 
-    def rename(source: str, target: str) -> None:
-        if "stuck" in source:
+    def rename(source: str, target: str, **folders: Any) -> None:
+        if source == "a.png":
             raise OSError(errno.EACCES, "Permission denied")
-        original(source, target)
+        original(source, target, **folders)
 
     monkeypatch.setattr(os, "rename", rename)
     claimer.turn()

@@ -21,6 +21,7 @@ from helpers import (
     place_in_work,
     read_tree,
 )
+from pigeonholed.beneath import path_of
 from pigeonholed.finishing import Delivery, Finisher
 from pigeonholed.images import Arrival, Handled, Placement, Reason, Status, Withdrawn
 from pigeonholed.ledger import Plan
@@ -58,8 +59,10 @@ class Desk:
                 ("sync", {os.path.relpath(path, self.inbox.parent) for path in [*files, *folders]})
             )
 
-        def recorded_rename(source: str, target: str) -> None:
-            rename(source, target)
+        def recorded_rename(source: str, target: str, *, target_dir: int | None = None) -> None:
+            rename(source, target, target_dir=target_dir)
+            if target_dir is not None:
+                target = os.path.join(os.readlink(path_of(target_dir)), target)
             self.ledger.steps.append(("rename", os.path.relpath(target, self.inbox.parent)))
 
         disk.sync = recorded_sync  # type: ignore[method-assign]
@@ -258,15 +261,15 @@ class TestPlaces:
 
     def test_full_disk_is_waited_for(self, desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
         faults = [errno.ENOSPC] * 3
-        original = os.makedirs
+        original = os.mkdir
 
-        def makedirs(path: str, *more: Any, **named: Any) -> None:
+        def mkdir(path: str, *more: Any, **named: Any) -> None:
             if faults:
                 raise OSError(faults.pop(), "No space left on device")
             original(path, *more, **named)
 
         arrivals = [desk.arrive(b"A", "a.png", 1), desk.arrive(b"B", "b.png", 2)]
-        monkeypatch.setattr(os, "makedirs", makedirs)
+        monkeypatch.setattr(os, "mkdir", mkdir)
         files = desk.finish(make_classified(arrivals[0]), make_rejected(arrivals[1]))
         assert {"cat/a.png", "_rejected/unreadable/b.png"} <= set(files)
 
@@ -310,10 +313,10 @@ class TestSidecars:
         arrival = desk.arrive(b"A")
         original = desk.output.disk.rename_new
 
-        def rename(source: str, target: str) -> None:
-            if target.endswith("unsupported/x.png"):
+        def rename(source: str, target: str, **folders: Any) -> None:
+            if target == "x.png":
                 make_tree(Path(desk.output.root), {f"{self._PLACE}/x.png": b"yours"})
-            original(source, target)
+            original(source, target, **folders)
 
         desk.output.disk.rename_new = rename  # type: ignore[method-assign]
         files = desk.finish(make_rejected(arrival, Reason.UNSUPPORTED))

@@ -174,7 +174,7 @@ def _facts(path: str, outcome: Handled, served: Served) -> dict[str, Any]:
 
 
 def _show_json(path: str, outcome: Handled, served: Served) -> None:
-    click.echo(json.dumps(_facts(path, outcome, served), ensure_ascii=False))
+    click.echo(json.dumps(_facts(path, outcome, served), ensure_ascii=True))
 
 
 def _show_text(path: str, outcome: Handled, served: Served) -> None:
@@ -183,7 +183,7 @@ def _show_text(path: str, outcome: Handled, served: Served) -> None:
     facts = _facts(path, outcome, served)
     shown = one_line(facts["path"])
     if facts["outcome"] == "rejected":
-        click.echo(f"{shown}: rejected, {facts['reason']} ({facts['detail']})")
+        click.echo(one_line(f"{shown}: rejected, {facts['reason']} ({facts['detail']})"))
         return
     ranked = ", ".join(f"{entry['label']} {entry['confidence']:.1%}" for entry in facts["top"])
     click.echo(f"{shown}: {ranked}" + ("  (unsure)" if facts["outcome"] == "unsure" else ""))

@@ -67,7 +67,7 @@ def backup(ctx: click.Context, file: Path, as_json: bool, config: Path | None) -
     arguments = {"file": os.path.abspath(file)}
     answer = perform(settings, "backup", arguments, alone=alone(settings), timeout_s=_BACKUP_S)
     if as_json:
-        click.echo(json.dumps(answer, ensure_ascii=False))
+        click.echo(json.dumps(answer, ensure_ascii=True))
     else:
         click.echo(f"the database is in {file} ({answer['size_bytes']:,} bytes)")
 

@@ -113,7 +113,7 @@ def _switch(config: Path | None, request: str, arguments: dict[str, Any], *, as_
     settings = load_settings(config)
     answer = perform(settings, request, arguments, alone=alone(settings), timeout_s=_SWITCH_S)
     if as_json:
-        click.echo(json.dumps(answer, ensure_ascii=False))
+        click.echo(json.dumps(answer, ensure_ascii=True))
     else:
         click.echo(f"version {answer['version']} of {answer['name']} is the current one")
 

@@ -38,12 +38,15 @@ def list_(
     ctx: click.Context, reason: str | None, inbox: str | None, image: int | None, as_json: bool, config: Path | None
 ) -> None:
     """List refused files, the newest first: id, reason, where it is now, and why."""
+    from pigeonholed.config_errors import one_line
+
     answer = _perform(chosen_config(ctx, config), "rejected", reason, inbox, image)
     for entry in answer:
         if as_json:
-            click.echo(json.dumps(entry, ensure_ascii=False))
+            click.echo(json.dumps(entry, ensure_ascii=True))
         else:
-            click.echo(f"{entry['image']:>8}  {entry['reason']:<11}  {entry['destination']}  ({entry['detail']})")
+            what = f"{entry['image']:>8}  {entry['reason']:<11}  {entry['destination']}  ({entry['detail']})"
+            click.echo(one_line(what))  # names are their droppers', and may try to paint or to forge
     if not answer and not as_json:
         click.echo("nothing is rejected")
 

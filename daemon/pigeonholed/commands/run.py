@@ -78,11 +78,12 @@ def _shares(service: Service) -> str:
 
 
 def _rehearse(settings: Settings, *, as_json: bool) -> None:
+    from pigeonholed.config_errors import one_line
     from pigeonholed.rehearsing import dry_run
 
     for entry in dry_run(settings):
         if as_json:
-            click.echo(json.dumps(entry, ensure_ascii=False))
+            click.echo(json.dumps(entry, ensure_ascii=True))
             continue
         why = entry["reason"] or f"{entry['label']} {entry['confidence']:.1%}"
-        click.echo(f"{entry['inbox']}/{entry['path']} → {entry['destination'] or 'stays'}  ({why})")
+        click.echo(one_line(f"{entry['inbox']}/{entry['path']} → {entry['destination'] or 'stays'}  ({why})"))

@@ -193,7 +193,7 @@ def _show_once(console: Console, facts: Facts, *, as_json: bool) -> None:
     from pigeonholed.status_view import render
 
     if as_json:
-        click.echo(json.dumps(facts, ensure_ascii=False))
+        click.echo(json.dumps(facts, ensure_ascii=True))
     else:
         console.print(render(facts, unicode=_draws(console)))
 
@@ -201,7 +201,7 @@ def _show_once(console: Console, facts: Facts, *, as_json: bool) -> None:
 def _print_line(facts: Facts, *, as_json: bool) -> None:
     from pigeonholed.status_view import line_of
 
-    click.echo(json.dumps(facts, ensure_ascii=False) if as_json else f"{time.strftime('%H:%M:%S')}  {line_of(facts)}")
+    click.echo(json.dumps(facts, ensure_ascii=True) if as_json else f"{time.strftime('%H:%M:%S')}  {line_of(facts)}")
 
 
 def _watch(console: Console, looking: _Looking) -> None:

@@ -55,14 +55,16 @@ def command(
 
 def tell(answer: dict[str, Any], *, as_json: bool) -> None:
     """Show what came of it; exit 1 if something was left undone."""
+    from pigeonholed.config_errors import one_line
+
     refused = answer.get("refused", [])
     if as_json:
-        click.echo(json.dumps(answer, ensure_ascii=False))
+        click.echo(json.dumps(answer, ensure_ascii=True))
     elif "released" in answer:
         click.echo(f"{answer['released']} files released")
     else:
         click.echo(f"{answer['back']} files put back")
         for line in refused:
-            click.echo(f"left: {line}", err=True)
+            click.echo(one_line(f"left: {line}"), err=True)
     if refused:
         sys.exit(1)
