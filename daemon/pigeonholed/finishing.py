@@ -242,7 +242,11 @@ class Finisher:
         return replace(plan, destination=next(alternatives(clear, plan.arrival.key, taken)))
 
     def _moves(self, plan: Plan) -> bool:
-        """Move one file; False when its name, or that of a folder on the way, is taken. Safe to repeat."""
+        """Move one file; False when its name is too long, or taken, or that of a folder on the way. Safe to repeat."""
+        output = self._deliveries[plan.arrival.file.inbox].output
+        beside = len(sidecar_of("")) if plan.placement is Placement.REJECTED else 0
+        if len(os.fsencode(output.root)) + 1 + len(os.fsencode(plan.destination)) + beside > _LONGEST_PATH:
+            return False  # a step at a time it could be reached, but by nobody who names it
         try:
             return self._moves_to_its_name(plan)
         except NotADirectoryError:
