@@ -352,11 +352,12 @@ class Finisher:
             # Before the row is closed: after a power cut no file may be in the work folder without a row that lives.
             delivery.output.disk.sync([], [os.path.dirname(target), delivery.output.batch_folder(arrival.token)])
             return
+        raise FileExistsError(errno.EEXIST, "every name in its inbox is taken", source)
 
     def _remove_folders(self, arrivals: Iterator[Arrival]) -> None:
         done = {(self._deliveries[arrival.file.inbox].output, arrival.token) for arrival in arrivals}
         for output, token in done:
-            self._patience.retry("file", "remove an empty work folder", partial(output.remove_batch_folder, token))
+            output.remove_batch_folder(token)
 
 
 def _moving(plan: Plan) -> str:

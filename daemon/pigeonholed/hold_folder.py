@@ -10,6 +10,7 @@ import stat
 from typing import TYPE_CHECKING
 
 from pigeonholed.beneath import sync_folder
+from pigeonholed.disk import is_there
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -85,8 +86,17 @@ class HoldFolder:
             self._open = None
 
     def has(self, arrival: Arrival) -> bool:
-        """Whether an original waits here."""
-        return os.path.lexists(os.path.join(self.root, arrival.token, held_name(arrival)))
+        """Whether an original waits here.
+
+        Raises:
+            OSError: the disk does not say.
+        """
+        try:
+            return is_there(os.path.join(self.root, arrival.token, held_name(arrival)))
+        except PermissionError:
+            if os.lstat(self.root).st_uid == os.geteuid():
+                raise
+            return False  # somebody else has made a folder of that name: nothing of ours is in it
 
     def drop(self, arrival: Arrival) -> None:
         """Remove an original whose copy is durable and recorded; harmless where it is gone."""
@@ -111,15 +121,17 @@ class HoldFolder:
         """Leave nothing in the inbox, unless something waits."""
         self.close()
         if self.beside:
+            for token in self.tokens():  # empty ones that could not be removed in time
+                self.remove(token)
             with contextlib.suppress(OSError):
                 os.rmdir(self.root)
 
     def tokens(self) -> list[str]:
-        """The batches that have a folder here."""
+        """The batches that have a folder here, as far as that can be seen."""
         try:
             with os.scandir(self.root) as entries:
                 return [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
-        except (FileNotFoundError, NotADirectoryError):
+        except OSError:
             return []
 
     def _opened(self, token: str) -> int:

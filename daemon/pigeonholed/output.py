@@ -8,6 +8,7 @@ import os
 import re
 import secrets
 import shutil
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -56,6 +57,8 @@ class Output:
         self._lock = lock
         self.fresh = False
         self.leaving: set[str] = set()
+        self._resisting: set[str] = set()  # tokens; guarded by _lock_of_resisting
+        self._lock_of_resisting = threading.Lock()
 
     @classmethod
     def open(cls, root: Path, identity: str | None) -> Self:
@@ -90,6 +93,7 @@ class Output:
 
     def close(self) -> None:
         """Let others have it."""
+        self.tidy()
         self.disk.close()
         self._lock.release()
 
@@ -179,18 +183,27 @@ class Output:
         return os.path.join(self.private, arrival.token, arrival.key)
 
     def remove_batch_folder(self, token: str) -> None:
-        """Remove the folder if its last file has left; harmless otherwise.
+        """Remove the folder if its last file has left. One that stays is only in the way: `tidy` tries again."""
+        removed = self._removes(token)
+        with self._lock_of_resisting:
+            if removed:
+                self._resisting.discard(token)
+            else:
+                self._resisting.add(token)
 
-        Raises:
-            OSError: as `rmdir(2)`, and as `require`.
-        """
+    def tidy(self) -> None:
+        """Try again to remove batch folders that stayed; costs nothing where there are none. Any thread."""
+        with self._lock_of_resisting:
+            self._resisting -= {token for token in self._resisting if self._removes(token)}
+
+    def _removes(self, token: str) -> bool:
         try:
-            os.rmdir(os.path.join(self.private, token))
+            os.rmdir(self.batch_folder(token))
         except FileNotFoundError:
-            self.require()
-        except OSError as error:
-            if error.errno not in {errno.ENOTEMPTY, errno.ENOENT, errno.EEXIST}:
-                raise
+            return self.disk.holds(self.private)  # else it is there again when the mount is
+        except OSError:
+            return False
+        return True
 
     def batch_folders(self) -> list[str]:
         """The tokens of all batch folders."""

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from pigeonholed.contents import holds
+from pigeonholed.contents import holds, is_same_content
 from pigeonholed.copy_custody import Copying
+from pigeonholed.disk import is_there
 from pigeonholed.errors import Unavailable
 from pigeonholed.hold_folder import HoldFolder
 from pigeonholed.images import Status, Withdrawn
-from pigeonholed.originals import Held, is_same_content
+from pigeonholed.originals import Held
 from pigeonholed.patience import Patience
 from pigeonholed.sweeping import sweep
 
@@ -62,6 +63,9 @@ def recover(
     """Finish every move that was planned, and return what must be decoded and classified again.
 
     The moves go through the finisher that does them every day, the copies through the custody that makes them.
+
+    Raises:
+        OSError: a disk does not say what is on it. No row is judged by what is not known.
     """
     findings = Findings()
     rows = ledger.in_flight(now_s)
@@ -130,7 +134,7 @@ def _look(row: InFlight, deliveries: Mapping[str, Delivery], findings: Findings)
 
 
 def _look_for_planned(arrival: Arrival, plan: Plan, delivery: Delivery, findings: Findings) -> None:
-    if os.path.lexists(delivery.output.work_path(arrival)):
+    if is_there(delivery.output.work_path(arrival)):
         findings.to_move.append(plan)
     elif _has(os.path.join(delivery.output.root, plan.destination), plan.fingerprint):
         findings.moved.append(plan)
@@ -141,7 +145,7 @@ def _look_for_planned(arrival: Arrival, plan: Plan, delivery: Delivery, findings
 def _look_for_copied(arrival: Arrival, copied: Fingerprint, delivery: Delivery, findings: Findings) -> None:
     """The copy is durable; its original is only in the way, unless, against all promises, the copy is gone."""
     hold = _hold_of(arrival, delivery)
-    if os.path.lexists(delivery.output.work_path(arrival)):
+    if is_there(delivery.output.work_path(arrival)):
         if hold is not None:
             _let_go(hold, arrival)
         findings.again.append(arrival)
@@ -155,8 +159,9 @@ def _look_for_claimed(arrival: Arrival, delivery: Delivery, findings: Findings) 
     """Where an original is held, it is the truth, and a copy is made anew; else what is in the work folder is it."""
     if (hold := _hold_of(arrival, delivery)) is not None:
         findings.to_copy.append((hold, arrival))
-    elif os.path.lexists(work := delivery.output.work_path(arrival)):
-        if not (delivery.custody.copies and _is_copy_of_original(work, arrival, delivery)):
+    elif is_there(work := delivery.output.work_path(arrival)):
+        original = os.path.join(delivery.inbox, arrival.file.path)
+        if not (delivery.custody.copies and is_same_content(work, original)):
             findings.again.append(arrival)
         elif delivery.custody.keeps or _claim_again(arrival, delivery):
             # With `keeps`, so that the original is remembered; else a power cut has undone its claim and not the copy,
@@ -178,13 +183,6 @@ def _original_is(copied: Fingerprint, arrival: Arrival, delivery: Delivery) -> b
     """Whether an original that stays in the inbox still has the bytes that were copied."""
     path = os.path.join(delivery.inbox, arrival.file.path)
     return delivery.custody.keeps and _has(path, copied)
-
-
-def _is_copy_of_original(work: str, arrival: Arrival, delivery: Delivery) -> bool:
-    try:
-        return is_same_content(work, os.path.join(delivery.inbox, arrival.file.path))
-    except OSError:
-        return False
 
 
 def _hold_of(arrival: Arrival, delivery: Delivery) -> HoldFolder | None:
