@@ -34,11 +34,12 @@ def holds(path: str, size: int, sha256: str | None) -> bool:
         OSError: it is there and cannot be read: nobody knows.
     """
     try:
-        return os.lstat(path).st_size == size and sha256 in (None, sha256_of(path))
-    except OSError as error:
-        if error.errno not in _NOT_OURS:
-            raise
+        status = os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
         return False
+    if status.st_size != size or not stat.S_ISREG(status.st_mode):
+        return False
+    return sha256 is None or sha256_of(path) == sha256
 
 
 def is_same_content(one: str, other: str) -> bool:

@@ -176,6 +176,21 @@ def is_there(path: str) -> bool:
     return True
 
 
+def require_gone(path: str) -> None:
+    """Make sure that what was not found is really not there: a network file system can say so of a file that is.
+
+    Raises:
+        OSError: ESTALE, which is waited for: its folder lists it, or is there and cannot be listed. Or nobody knows.
+    """
+    folder, name = os.path.split(path)
+    try:
+        hidden = name in os.listdir(folder)
+    except (FileNotFoundError, NotADirectoryError):
+        hidden = is_there(folder) and os.path.isdir(folder)
+    if hidden:
+        raise OSError(errno.ESTALE, "a file is there and cannot be found", path)
+
+
 def is_written_to(fd: int) -> bool:
     """Whether any process of this machine has the file open for writing, as far as the kernel will tell us.
 

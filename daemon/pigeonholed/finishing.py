@@ -21,6 +21,7 @@ import structlog
 
 from pigeonholed import beneath
 from pigeonholed.custody import Renaming
+from pigeonholed.disk import require_gone
 from pigeonholed.images import Classified, Placement, Rejected, Status, Withdrawn
 from pigeonholed.ledger import Plan
 from pigeonholed.paths import to_text
@@ -398,7 +399,14 @@ def explains(sidecar: str, key: str) -> bool:
             content = json.loads(os.read(fd, _LONGEST_EXPLANATION))
         finally:
             os.close(fd)
-    except (FileNotFoundError, IsADirectoryError, PermissionError, ValueError, RecursionError):
+    except FileNotFoundError:
+        require_gone(sidecar)
+        return False
+    except (IsADirectoryError, ValueError, RecursionError):
+        return False
+    except PermissionError:
+        if os.lstat(sidecar).st_uid == os.geteuid():
+            raise  # it may be ours
         return False
     except OSError as error:
         if error.errno in {errno.ELOOP, errno.ENXIO}:

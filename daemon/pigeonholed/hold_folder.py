@@ -10,7 +10,7 @@ import stat
 from typing import TYPE_CHECKING
 
 from pigeonholed.beneath import sync_folder
-from pigeonholed.disk import is_there
+from pigeonholed.disk import is_there, require_gone
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -91,12 +91,22 @@ class HoldFolder:
         Raises:
             OSError: the disk does not say.
         """
-        try:
-            return is_there(os.path.join(self.root, arrival.token, held_name(arrival)))
-        except PermissionError:
-            if os.lstat(self.root).st_uid == os.geteuid():
-                raise
-            return False  # somebody else has made a folder of that name: nothing of ours is in it
+        with self._unless_foreign():
+            return is_there(self.path_of(arrival))
+        return False
+
+    def require_gone(self, arrival: Arrival) -> None:
+        """Make sure that an original which was not found is really not here.
+
+        Raises:
+            OSError: as `disk.require_gone`.
+        """
+        with self._unless_foreign():
+            require_gone(self.path_of(arrival))
+
+    def path_of(self, arrival: Arrival) -> str:
+        """Where an original waits."""
+        return os.path.join(self.root, arrival.token, held_name(arrival))
 
     def drop(self, arrival: Arrival) -> None:
         """Remove an original whose copy is durable and recorded; harmless where it is gone."""
@@ -133,6 +143,15 @@ class HoldFolder:
                 return [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
         except OSError:
             return []
+
+    @contextlib.contextmanager
+    def _unless_foreign(self) -> Iterator[None]:
+        """Pass over a folder of this name that somebody else has made and closed: nothing of ours is in it."""
+        try:
+            yield
+        except PermissionError:
+            if os.lstat(self.root).st_uid == os.geteuid():
+                raise
 
     def _opened(self, token: str) -> int:
         if self.beside:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pigeonholed import beneath
-from pigeonholed.disk import Disk, fs_time_ns
+from pigeonholed.disk import Disk, fs_time_ns, require_gone
 from pigeonholed.durable import write_file
 from pigeonholed.errors import Misconfigured, Unavailable
 from pigeonholed.locking import Held, Lock
@@ -120,15 +120,13 @@ class Output:
             raise
 
     def require_gone(self, arrival: Arrival) -> None:
-        """Make sure that a claimed file is really not there: a network file system can say so of one that is.
+        """Make sure that a claimed file is really not there.
 
         Raises:
             OSError: ESTALE, which is waited for: the output is away, or the file is in the listing of its folder.
         """
         self.require()
-        with contextlib.suppress(FileNotFoundError):
-            if arrival.key in os.listdir(self.batch_folder(arrival.token)):
-                raise OSError(errno.ESTALE, "a claimed file is there and cannot be opened")
+        require_gone(self.work_path(arrival))
 
     def disown(self) -> None:
         """Forget that it was made ours: it is not the folder that it should be."""

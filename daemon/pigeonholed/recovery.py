@@ -11,7 +11,7 @@ import structlog
 
 from pigeonholed.contents import holds, is_same_content
 from pigeonholed.copy_custody import Copying
-from pigeonholed.disk import is_there
+from pigeonholed.disk import is_there, require_gone
 from pigeonholed.errors import Unavailable
 from pigeonholed.hold_folder import HoldFolder
 from pigeonholed.images import Status, Withdrawn
@@ -139,6 +139,7 @@ def _look_for_planned(arrival: Arrival, plan: Plan, delivery: Delivery, findings
     elif _has(os.path.join(delivery.output.root, plan.destination), plan.fingerprint):
         findings.moved.append(plan)
     else:
+        _require_gone(arrival, delivery)
         findings.lost.append(arrival)
 
 
@@ -152,6 +153,7 @@ def _look_for_copied(arrival: Arrival, copied: Fingerprint, delivery: Delivery, 
     elif hold is not None or _original_is(copied, arrival, delivery):
         findings.to_copy.append((hold, arrival))
     else:
+        _require_gone(arrival, delivery)
         findings.lost.append(arrival)
 
 
@@ -172,6 +174,7 @@ def _look_for_claimed(arrival: Arrival, delivery: Delivery, findings: Findings) 
     elif not os.path.isdir(delivery.inbox):
         findings.strange.append(arrival)  # it may be held there
     elif not _claim_again(arrival, delivery):
+        _require_gone(arrival, delivery)
         findings.vanished.append(arrival)
     elif delivery.custody.copies:
         findings.to_copy.append((None, arrival))
@@ -187,10 +190,18 @@ def _original_is(copied: Fingerprint, arrival: Arrival, delivery: Delivery) -> b
 
 def _hold_of(arrival: Arrival, delivery: Delivery) -> HoldFolder | None:
     """Where an original is held, whatever the settings say now: those may have changed since."""
-    for hold in (HoldFolder.in_output(delivery.output), HoldFolder.in_inbox(delivery.inbox, private=False)):
-        if hold.has(arrival):
-            return hold
-    return None
+    return next((hold for hold in _holds(delivery) if hold.has(arrival)), None)
+
+
+def _holds(delivery: Delivery) -> tuple[HoldFolder, HoldFolder]:
+    return HoldFolder.in_output(delivery.output), HoldFolder.in_inbox(delivery.inbox, private=False)
+
+
+def _require_gone(arrival: Arrival, delivery: Delivery) -> None:
+    """Before a file is given up: it is in no listing of a folder where it could be."""
+    delivery.output.require_gone(arrival)
+    for hold in _holds(delivery):
+        hold.require_gone(arrival)
 
 
 def _let_go(hold: HoldFolder, arrival: Arrival) -> None:
@@ -220,6 +231,9 @@ def _copy_again(findings: Findings, deliveries: Mapping[str, Delivery], ledger: 
 
 def _has(path: str, fingerprint: Fingerprint) -> bool:
     """Whether the very bytes that were read are at a path."""
+    if not is_there(path):
+        require_gone(path)
+        return False
     return holds(path, fingerprint.size, fingerprint.sha256)
 
 
