@@ -1,7 +1,8 @@
 """Faults at will inside a real daemon: at its n-th call to the disk or the database it dies, or the call fails.
 
-The calls are wrapped beneath the daemon's own code: the functions of `os` that it uses, the two of the C library that
-`Disk` calls itself, and COMMIT. A call is named by the code that asks for it, as in `claiming._take:rename`.
+The calls are wrapped beneath the daemon's own code: the functions of `os` and `fcntl` that it uses, the two of the C
+library that `Disk` calls itself, and COMMIT. A call is named by the code that asks for it, as in
+`claiming._take:rename`.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import builtins
 import ctypes
 import errno
+import fcntl
 import io
 import json
 import os
@@ -27,7 +29,8 @@ CHANGES = (
     "rename", "replace", "link", "symlink", "unlink", "mkdir", "rmdir", "fsync", "fdatasync", "ftruncate", "truncate",
     "write", "pwrite", "copy_file_range", "sendfile", "chmod", "fchmod",
 )  # fmt: skip
-LOOKS = ("open", "read", "pread", "lstat", "stat", "fstat", "scandir", "listdir", "utime")
+LOOKS = ("open", "read", "readv", "pread", "lstat", "stat", "fstat", "statvfs", "scandir", "listdir", "utime")
+CONTROLS = ("ioctl", "flock", "fcntl")
 _CREATES = os.O_CREAT
 # Who calls these is of interest, not what they call.
 _BENEATH = frozenset({"beneath", "custody", "disk", "durable", "output", "patience", "probing"})
@@ -47,7 +50,7 @@ class Fault:
         times: how many calls from there on; beyond them all is well again.
         code: name of the error.
         after: `kill` comes after the call, not before.
-        serving: calls count only while a built service serves.
+        serving: calls count only from the moment on that a built service serves; what is built after it counts, too.
     """
 
     what: str = "none"
@@ -116,6 +119,8 @@ class Faults:
         for name in CHANGES + LOOKS:
             if hasattr(os, name):
                 setattr(os, name, self._wrapped(name, getattr(os, name)))
+        for name in CONTROLS:
+            setattr(fcntl, name, self._wrapped(name, getattr(fcntl, name)))
         builtins.open = io.open = self._wrapped_open(open)  # type: ignore[assignment]
         self._wrap_library()
         self._wrap_commit()
@@ -123,7 +128,7 @@ class Faults:
 
     def _wrapped(self, name: str, original: Callable[..., Any]) -> Callable[..., Any]:
         def call(*arguments: Any, **named: Any) -> Any:
-            called, changes = name, name in CHANGES
+            called, changes = name, name in CHANGES or name == "ioctl"
             if name == "open" and arguments[1] & _CREATES:
                 called, changes = "create", True
             return self._pass(called, changes, lambda: original(*arguments, **named), _raise)
@@ -221,10 +226,7 @@ class Faults:
 
         def run(service: Service) -> None:
             faults._armed = True
-            try:
-                originally(service)
-            finally:
-                faults._armed = not faults._fault.serving
+            originally(service)
 
         Service.run = run  # type: ignore[method-assign]
 

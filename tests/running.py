@@ -143,12 +143,22 @@ class Workspace:
     def database(self) -> Path:
         return self.root / "pigeonholed.db"
 
-    def drop(self, path: str, data: bytes) -> bool:
-        """Put a file into the inbox under a name that is free, complete from the first moment; False if it is taken."""
+    def drop(self, path: str, data: bytes, *, durable: bool = False) -> bool:
+        """Put a file into the inbox under a name that is free, complete from the first moment; False if it is taken.
+
+        Args:
+            path: where, relative to the inbox.
+            data: its bytes.
+            durable: they are on the disk before the file has its name.
+        """
         target = self.inbox / path
         target.parent.mkdir(parents=True, exist_ok=True)
         draft = self.inbox.resolve().parent / "draft"
-        draft.write_bytes(data)
+        with draft.open("wb") as stream:
+            stream.write(data)
+            stream.flush()
+            if durable:
+                os.fsync(stream.fileno())
         try:
             os.link(draft, target)
         except FileExistsError:

@@ -116,6 +116,8 @@ class Claimer:
         return sum(self._serve(feed) for feed in self._feeds) > 0
 
     def _serve(self, feed: Feed) -> bool:
+        feed.custody.tidy()
+        feed.output.tidy()
         now_s = self._clock()
         files = feed.watch.take(now_s, self._limit)
         allowed = {folder: self._may_take_from(feed, folder, now_s) for folder in {_folder_of(file) for file in files}}
@@ -148,7 +150,7 @@ class Claimer:
         for refusal in ingested.refused:
             self._refuse(feed, refusal)
         if not ingested.taken:
-            self._remove_folder(feed, token)
+            self._abandon(feed, token)
         self.claimed += len(ingested.taken)
         self._metrics.stage_duration_seconds.labels(Stage.CLAIM).observe(self._clock() - started_s)
         return ingested.taken
@@ -158,15 +160,15 @@ class Claimer:
         try:
             self._patience.retry("claim", "make a hold folder", partial(feed.custody.begin, token))
         except OSError as error:
-            self._remove_folder(feed, token)
+            self._abandon(feed, token)
             for folder in {os.path.dirname(feed.path_of(file)) for file in files}:
                 self._block(feed, folder, error)
             return False
         return True
 
-    def _remove_folder(self, feed: Feed, token: str) -> None:
-        remove = partial(feed.output.remove_batch_folder, token)
-        self._patience.retry("claim", "remove an empty work folder", remove)
+    def _abandon(self, feed: Feed, token: str) -> None:
+        feed.custody.abandon(token)
+        feed.output.remove_batch_folder(token)
 
     def _refuse(self, feed: Feed, refusal: Refusal) -> None:
         """A file was left to its owner: it comes again as a new arrival."""
@@ -179,13 +181,16 @@ class Claimer:
         try:
             self._patience.retry("claim", "take a file out of its inbox", partial(feed.custody.take, arrival))
         except FileNotFoundError:
-            return feed.custody.has(arrival)  # gone, or an earlier attempt whose answer was lost had taken it
+            return self._has(feed, arrival)  # gone, or an earlier attempt whose answer was lost had taken it
         except OSError as error:
-            if feed.custody.has(arrival):
+            if self._has(feed, arrival):
                 return True
             self._block(feed, os.path.dirname(feed.path_of(arrival.file)), error)
             return False
         return True
+
+    def _has(self, feed: Feed, arrival: Arrival) -> bool:
+        return self._patience.retry("claim", "look for a file that was taken", partial(feed.custody.has, arrival))
 
     def _block(self, feed: Feed, folder: str, error: OSError) -> None:
         feed.blocked[folder] = self._clock() + _BLOCKED_S

@@ -143,9 +143,13 @@ def _read(fd: int, size: int) -> bytes:
 
 
 def _write(fd: int, data: bytes) -> None:
+    """Write all; where nobody wants to know any more, this process has no business."""
     rest = memoryview(data)
     while rest:
-        rest = rest[os.write(fd, rest) :]
+        try:
+            rest = rest[os.write(fd, rest) :]
+        except BrokenPipeError:
+            sys.exit()
 
 
 if __name__ == "__main__":

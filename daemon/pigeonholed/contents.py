@@ -1,11 +1,16 @@
-"""Whether a file still holds the very bytes that its row says."""
+"""Whether a file still holds the very bytes that its row says, or those of another file."""
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import hashlib
 import os
+import stat
 
 _CHUNK_BYTES = 1 << 20
+_NOT_OURS = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
+"""There is no file, or somebody's link in its place."""
 
 
 def sha256_of(path: str) -> str:
@@ -23,8 +28,41 @@ def sha256_of(path: str) -> str:
 
 
 def holds(path: str, size: int, sha256: str | None) -> bool:
-    """Whether a file of that size and hash is at `path`; where the hash is not known, its size has to do."""
+    """Whether a file of that size and hash is at `path`; where the hash is not known, its size has to do.
+
+    Raises:
+        OSError: it is there and cannot be read: nobody knows.
+    """
     try:
-        return os.lstat(path).st_size == size and sha256 in (None, sha256_of(path))
-    except OSError:
+        status = os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
         return False
+    if status.st_size != size or not stat.S_ISREG(status.st_mode):
+        return False
+    return sha256 is None or sha256_of(path) == sha256
+
+
+def is_same_content(one: str, other: str) -> bool:
+    """Whether two paths lead to regular files with the same bytes; no link is followed.
+
+    Raises:
+        OSError: one is there and cannot be read: nobody knows.
+    """
+    with contextlib.ExitStack() as stack:
+        files = []
+        for path in (one, other):
+            try:
+                fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+            except OSError as error:
+                if error.errno not in _NOT_OURS:
+                    raise
+                return False
+            files.append(stack.enter_context(open(fd, "rb")))
+        if not all(stat.S_ISREG(os.fstat(file.fileno()).st_mode) for file in files):
+            return False
+        while True:
+            parts = [file.read(_CHUNK_BYTES) for file in files]
+            if parts[0] != parts[1]:
+                return False
+            if not parts[0]:
+                return True

@@ -12,7 +12,7 @@ import structlog
 
 from pigeonholed.copying import Copier, Unfit
 from pigeonholed.custody import Ingested, Refusal
-from pigeonholed.disk import WAITED_FOR, Disk
+from pigeonholed.disk import WAITED_FOR, Disk, is_there
 from pigeonholed.hold_folder import PART
 from pigeonholed.ledger import Copy
 from pigeonholed.memory import signature_of
@@ -55,6 +55,7 @@ class Copying:
         self._ledger = ledger
         self._copier = Copier()
         self._disk = Disk(output.private)
+        self._resisting: list[Arrival] = []
 
     @property
     def keeps(self) -> bool:
@@ -102,6 +103,22 @@ class Copying:
             self._originals.end(token)
         return Ingested(taken, list(refused.values()))
 
+    def abandon(self, token: str) -> None:
+        """Remove the place that was made for the originals."""
+        self._originals.end(token)
+
+    def tidy(self) -> None:
+        """Remove originals that resisted; each is only in the way, and the next start tries again, too."""
+        if not self._resisting:
+            return
+        resisted, self._resisting = self._resisting, []
+        for arrival in resisted:
+            try:
+                self._originals.let_go(arrival)
+            except OSError:
+                self._resisting.append(arrival)
+            self._originals.end(arrival.token)
+
     def put_back(self, source: str, target: str) -> None:
         """Move, or copy where a move cannot lead. Any thread: nothing is shared with the one that ingests."""
         self._originals.put_back(source, target, self._output.disk, Copier())
@@ -112,6 +129,7 @@ class Copying:
 
     def close(self) -> None:
         """Leave nothing in the inbox."""
+        self.tidy()
         self._originals.close()
         self._disk.close()
 
@@ -127,6 +145,7 @@ class Copying:
                 refused[arrival.id] = result
         try:
             self._disk.sync([_part_of(self._output, copy.arrival) for copy in done.values()], [])
+            self._output.require()  # while it was away, the names of the copies led nowhere
         except OSError:
             done.clear()  # what a failed sync has left of a copy nobody knows: it is made anew
             raise
@@ -171,18 +190,20 @@ class Copying:
             try:
                 os.rename(_part_of(self._output, arrival), target)
             except FileNotFoundError:
-                if not os.path.lexists(target):
+                if not is_there(target):
                     self._output.require()
                     raise
         folders = {self._output.batch_folder(arrival.token) for arrival in arrivals}
         self._disk.sync([], [*folders, self._output.private])
+        self._output.require()
         self._originals.sync(arrivals)
 
     def _let_go(self, arrival: Arrival, patience: Patience) -> None:
-        """Remove an original; one that resists is only in the way, and the next start tries again."""
+        """Remove an original; one that resists is only in the way: `tidy` tries again."""
         try:
             patience.retry("claim", "remove an original", partial(self._originals.let_go, arrival))
         except OSError as error:
+            self._resisting.append(arrival)
             log.warning("original_left", path=to_text(arrival.file.path), error=error.strerror)
 
 

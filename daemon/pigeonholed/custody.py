@@ -11,6 +11,8 @@ import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
+from pigeonholed.disk import is_there
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -74,10 +76,20 @@ class Custody(Protocol):
         """
 
     def has(self, arrival: Arrival) -> bool:
-        """Whether `take` has happened."""
+        """Whether `take` has happened.
+
+        Raises:
+            OSError: the disk does not say.
+        """
 
     def ingest(self, arrivals: Sequence[Arrival], patience: Patience) -> Ingested:
         """Return when what was taken is in the work folder, and as safe as it will ever be."""
+
+    def abandon(self, token: str) -> None:
+        """Nothing came of a batch: remove what `begin` made."""
+
+    def tidy(self) -> None:
+        """Try again to remove what is not needed any more and resisted."""
 
     def put_back(self, source: str, target: str) -> None:
         """Move a file of the output to a place in the inbox, never over anything.
@@ -121,11 +133,17 @@ class Renaming:
 
     def has(self, arrival: Arrival) -> bool:
         """Whether it is in the work folder."""
-        return os.path.lexists(self._output.work_path(arrival))
+        return is_there(self._output.work_path(arrival))
 
     def ingest(self, arrivals: Sequence[Arrival], patience: Patience) -> Ingested:  # noqa: ARG002
         """They are there already; the finisher makes them durable together with their plans."""
         return Ingested(list(arrivals))
+
+    def abandon(self, token: str) -> None:
+        """Nothing was made."""
+
+    def tidy(self) -> None:
+        """Nothing is left."""
 
     def put_back(self, source: str, target: str) -> None:
         """Rename."""

@@ -35,6 +35,7 @@ WAITED_FOR = frozenset(
 )
 """Faults of the machine that pass: the stage waits and tries again, and no file is blamed."""
 
+_ABSENT = frozenset({errno.ENOENT, errno.ENOTDIR})
 _AT_FDCWD = -100
 _RENAME_NOREPLACE = 1
 _NOT_HERE = frozenset({errno.EINVAL, errno.ENOSYS, errno.ENOTSUP})
@@ -158,6 +159,36 @@ def _link_and_unlink(source: str, target: str, source_dir: int | None, target_di
         if not os.path.samestat(os.lstat(source, dir_fd=source_dir), os.lstat(target, dir_fd=target_dir)):
             raise
     os.unlink(source, dir_fd=source_dir)
+
+
+def is_there(path: str) -> bool:
+    """Whether something has this name; where `os.path.lexists` takes a disk that fails to answer for a no, this raises.
+
+    Raises:
+        OSError: nobody knows.
+    """
+    try:
+        os.lstat(path)
+    except OSError as error:
+        if error.errno not in _ABSENT:
+            raise
+        return False
+    return True
+
+
+def require_gone(path: str) -> None:
+    """Make sure that what was not found is really not there: a network file system can say so of a file that is.
+
+    Raises:
+        OSError: ESTALE, which is waited for: its folder lists it, or is there and cannot be listed. Or nobody knows.
+    """
+    folder, name = os.path.split(path)
+    try:
+        hidden = name in os.listdir(folder)
+    except (FileNotFoundError, NotADirectoryError):
+        hidden = is_there(folder) and os.path.isdir(folder)
+    if hidden:
+        raise OSError(errno.ESTALE, "a file is there and cannot be found", path)
 
 
 def is_written_to(fd: int) -> bool:

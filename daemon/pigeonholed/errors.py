@@ -17,6 +17,10 @@ class Unavailable(UserError):
     exit_code = 69
 
 
+class Spent(Unavailable):
+    """This process can do no more, and a fresh one can."""
+
+
 class Misconfigured(UserError):
     """What the configuration asks for cannot be: folders, models."""
 

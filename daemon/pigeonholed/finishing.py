@@ -21,6 +21,7 @@ import structlog
 
 from pigeonholed import beneath
 from pigeonholed.custody import Renaming
+from pigeonholed.disk import require_gone
 from pigeonholed.images import Classified, Placement, Rejected, Status, Withdrawn
 from pigeonholed.ledger import Plan
 from pigeonholed.paths import to_text
@@ -356,11 +357,12 @@ class Finisher:
             # Before the row is closed: after a power cut no file may be in the work folder without a row that lives.
             delivery.output.disk.sync([], [os.path.dirname(target), delivery.output.batch_folder(arrival.token)])
             return
+        raise FileExistsError(errno.EEXIST, "every name in its inbox is taken", source)
 
     def _remove_folders(self, arrivals: Iterator[Arrival]) -> None:
         done = {(self._deliveries[arrival.file.inbox].output, arrival.token) for arrival in arrivals}
         for output, token in done:
-            self._patience.retry("file", "remove an empty work folder", partial(output.remove_batch_folder, token))
+            output.remove_batch_folder(token)
 
 
 def _moving(plan: Plan) -> str:
@@ -401,7 +403,14 @@ def explains(sidecar: str, key: str) -> bool:
             content = json.loads(os.read(fd, _LONGEST_EXPLANATION))
         finally:
             os.close(fd)
-    except (FileNotFoundError, IsADirectoryError, PermissionError, ValueError, RecursionError):
+    except FileNotFoundError:
+        require_gone(sidecar)
+        return False
+    except (IsADirectoryError, ValueError, RecursionError):
+        return False
+    except PermissionError:
+        if os.lstat(sidecar).st_uid == os.geteuid():
+            raise  # it may be ours
         return False
     except OSError as error:
         if error.errno in {errno.ELOOP, errno.ENXIO}:

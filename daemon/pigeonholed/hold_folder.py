@@ -10,6 +10,7 @@ import stat
 from typing import TYPE_CHECKING
 
 from pigeonholed.beneath import sync_folder
+from pigeonholed.disk import is_there, require_gone
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -85,8 +86,27 @@ class HoldFolder:
             self._open = None
 
     def has(self, arrival: Arrival) -> bool:
-        """Whether an original waits here."""
-        return os.path.lexists(os.path.join(self.root, arrival.token, held_name(arrival)))
+        """Whether an original waits here.
+
+        Raises:
+            OSError: the disk does not say.
+        """
+        with self._unless_foreign():
+            return is_there(self.path_of(arrival))
+        return False
+
+    def require_gone(self, arrival: Arrival) -> None:
+        """Make sure that an original which was not found is really not here.
+
+        Raises:
+            OSError: as `disk.require_gone`.
+        """
+        with self._unless_foreign():
+            require_gone(self.path_of(arrival))
+
+    def path_of(self, arrival: Arrival) -> str:
+        """Where an original waits."""
+        return os.path.join(self.root, arrival.token, held_name(arrival))
 
     def drop(self, arrival: Arrival) -> None:
         """Remove an original whose copy is durable and recorded; harmless where it is gone."""
@@ -111,16 +131,27 @@ class HoldFolder:
         """Leave nothing in the inbox, unless something waits."""
         self.close()
         if self.beside:
+            for token in self.tokens():  # empty ones that could not be removed in time
+                self.remove(token)
             with contextlib.suppress(OSError):
                 os.rmdir(self.root)
 
     def tokens(self) -> list[str]:
-        """The batches that have a folder here."""
+        """The batches that have a folder here, as far as that can be seen."""
         try:
             with os.scandir(self.root) as entries:
                 return [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
-        except (FileNotFoundError, NotADirectoryError):
+        except OSError:
             return []
+
+    @contextlib.contextmanager
+    def _unless_foreign(self) -> Iterator[None]:
+        """Pass over a folder of this name that somebody else has made and closed: nothing of ours is in it."""
+        try:
+            yield
+        except PermissionError:
+            if os.lstat(self.root).st_uid == os.geteuid():
+                raise
 
     def _opened(self, token: str) -> int:
         if self.beside:

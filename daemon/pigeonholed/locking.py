@@ -46,14 +46,10 @@ class Lock:
         # O_CLOEXEC: a child must not keep the lock of a dead daemon alive.
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, mode)
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock(fd, path)
             os.ftruncate(fd, 0)
             os.pwrite(fd, f"{os.getpid()} {purpose}".strip().encode("ascii") + b"\n", 0)
-        except (BlockingIOError, PermissionError):
-            holder, _, purpose = os.pread(fd, 64, 0).decode("ascii", "replace").strip().partition(" ")
-            os.close(fd)
-            raise Held(path, holder, purpose) from None
-        except OSError:
+        except BaseException:
             os.close(fd)  # and with it the lock, if it was ours already
             raise
         return cls(path, fd)
@@ -63,3 +59,12 @@ class Lock:
         with contextlib.suppress(OSError):  # what stands in the file is only for people to read
             os.ftruncate(self.fd, 0)
         os.close(self.fd)
+
+
+def _lock(fd: int, path: str) -> None:
+    """Lock an open file, or say who has it."""
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        holder, _, purpose = os.pread(fd, 64, 0).decode("ascii", "replace").strip().partition(" ")
+        raise Held(path, holder, purpose) from None

@@ -8,6 +8,7 @@ from array import array
 from typing import TYPE_CHECKING
 
 from pigeonholed.beneath import open_beneath
+from pigeonholed.disk import WAITED_FOR
 from pigeonholed.settling import Signature
 
 if TYPE_CHECKING:
@@ -65,12 +66,18 @@ class Memory:
             if signature is None or self._was_seen(file.path, signature):
                 continue
             known = copied.get(file.path)
-            if known is not None and (again := self._recognised(file.path, signature, known)) is not None:
-                if again != known:
-                    moved.append((file.path, again))
-                self._see(file.path, signature, generation)
-            else:
+            try:
+                again = None if known is None else self._recognised(file.path, signature, known)
+            except OSError as error:
+                if error.errno in WAITED_FOR:
+                    raise
+                continue  # whether it is the one that was copied, nobody knows now; a later look will show
+            if known is None or again is None:
                 fresh.append(file)
+                continue
+            if again != known:
+                moved.append((file.path, again))
+            self._see(file.path, signature, generation)
         self._ledger.remember(self._inbox, moved)
         return fresh
 
@@ -94,14 +101,11 @@ class Memory:
         except OSError:
             return None
 
-    def _hash(self, path: str) -> str | None:
+    def _hash(self, path: str) -> str:
         digest = hashlib.sha256()
-        try:
-            with open(open_beneath(self._root, path), "rb") as file:
-                while part := file.read(_CHUNK_BYTES):
-                    digest.update(part)
-        except OSError:
-            return None  # then the claim says what is wrong with it
+        with open(open_beneath(self._root, path), "rb") as file:
+            while part := file.read(_CHUNK_BYTES):
+                digest.update(part)
         return digest.hexdigest()
 
     def _was_seen(self, path: str, signature: Signature) -> bool:

@@ -11,11 +11,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import sqlalchemy as sa
+
 from pigeonholed import database
-from pigeonholed.errors import UserError
+from pigeonholed.errors import Unavailable, UserError
 from pigeonholed.images import Placement, Reason
 from pigeonholed.paths import to_text
 from pigeonholed.records import open_records
+from pigeonholed.writer import Stopped
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,6 +31,8 @@ if TYPE_CHECKING:
     from pigeonholed.store import ModelStore
 
 Arguments = Mapping[str, Any]
+
+_MOVES_FILES = frozenset({"undo", "retry"})
 
 
 class BadRequest(UserError):
@@ -49,6 +54,7 @@ class Operations:
         on_change: called when inboxes or models have something new to look at.
         status: what the daemon knows of itself; None without one.
         reload: asks the daemon to read its configuration again; None without one.
+        on_fault: told of a fault of the machine that broke off a move of files, which has to be taken up again.
     """
 
     ledger: Ledger
@@ -59,6 +65,7 @@ class Operations:
     on_change: Callable[[], None] = lambda: None
     status: Callable[[], dict[str, Any]] | None = None
     reload: Callable[[], None] | None = None
+    on_fault: Callable[[Exception], None] = lambda _error: None
     _turn: threading.Lock = field(default_factory=threading.Lock)
 
     def answer(self, request: str, arguments: Arguments) -> Any:
@@ -83,7 +90,14 @@ class Operations:
         if request == "status":
             return self._status(arguments)
         with self._turn:  # one at a time: requests come from several connections
-            return known[request](arguments)
+            try:
+                return known[request](arguments)
+            except (OSError, sa.exc.DBAPIError) as error:
+                if request in _MOVES_FILES:
+                    self.on_fault(error)
+                raise _broken_off(error) from error
+            except Stopped as error:
+                raise _broken_off(error) from error
 
     def _status(self, _arguments: Arguments) -> dict[str, Any]:
         if self.status is None:
@@ -172,6 +186,11 @@ def alone(settings: Settings) -> Callable[[str, Arguments], Any]:
 def _opened(settings: Settings) -> Iterator[Operations]:
     with open_records(settings) as records:
         yield Operations(records.ledger, records.returner, records.holds, records.store, records.engine)
+
+
+def _broken_off(error: Exception) -> Unavailable:
+    cause = error.orig if isinstance(error, sa.exc.DBAPIError) else getattr(error, "strerror", None) or error
+    return Unavailable(f"the system failed: {cause}; no file is lost by it, and what was begun will be taken up again")
 
 
 def _number(arguments: Arguments, key: str) -> int | None:

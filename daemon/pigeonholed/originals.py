@@ -6,10 +6,10 @@ import contextlib
 import errno
 import os
 import secrets
-import stat
 from typing import TYPE_CHECKING, Protocol
 
 from pigeonholed.beneath import open_beneath, sync_folder
+from pigeonholed.contents import is_same_content
 from pigeonholed.copying import Unfit
 from pigeonholed.hold_folder import HOLD, PART, held_name
 from pigeonholed.placing import alternatives
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pigeonholed.images import Arrival, ImageFile
     from pigeonholed.memory import Memory
 
-_CHUNK_BYTES = 1 << 20
+_NO_WAY = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
 
 
 class Originals(Protocol):
@@ -131,13 +131,17 @@ class Held:
         held = self._hold.folder(arrival.token)
         try:
             target = open_beneath(self._inbox, folder)
-        except OSError:
+        except OSError as error:
+            if error.errno not in _NO_WAY:
+                raise
             target = open_beneath(self._inbox, "")
         try:
             for other in alternatives(name, arrival.key, lambda _name: False):
                 with contextlib.suppress(FileExistsError):
                     disk.rename_new(held_name(arrival), other, source_dir=held, target_dir=target)
                     break
+            else:
+                raise FileExistsError(errno.EEXIST, "every name for it is taken", name)
             sync_folder(target)
         except FileNotFoundError:  # of an attempt whose answer was lost
             if self._hold.has(arrival):
@@ -203,10 +207,13 @@ class InPlace:
             fd = open_beneath(self._inbox, arrival.file.path)
         except FileNotFoundError:
             raise Unfit("it was gone before it was copied") from None
-        status = os.fstat(fd)
-        if (status.st_size, status.st_mtime_ns) != (arrival.file.size, arrival.file.mtime_ns):
+        try:
+            status = os.fstat(fd)
+            if (status.st_size, status.st_mtime_ns) != (arrival.file.size, arrival.file.mtime_ns):
+                raise Unfit("it had changed before it was copied")
+        except BaseException:
             os.close(fd)
-            raise Unfit("it had changed before it was copied")
+            raise
         return fd
 
     def sync(self, arrivals: Sequence[Arrival]) -> None:
@@ -247,23 +254,6 @@ def carry(source: str, target: str, inbox: str, disk: Disk, copier: Copier) -> N
         if error.errno != errno.EXDEV:
             raise
         copy_back(source, target, inbox, disk, copier)
-
-
-def is_same_content(one: str, other: str) -> bool:
-    """Whether two files are regular ones with the same bytes; no link is followed."""
-    with contextlib.ExitStack() as stack:
-        files = []
-        for path in (one, other):
-            fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-            files.append(stack.enter_context(open(fd, "rb")))
-        if not all(stat.S_ISREG(os.fstat(file.fileno()).st_mode) for file in files):
-            return False
-        while True:
-            parts = [file.read(_CHUNK_BYTES) for file in files]
-            if parts[0] != parts[1]:
-                return False
-            if not parts[0]:
-                return True
 
 
 def copy_back(source: str, target: str, inbox: str, disk: Disk, copier: Copier) -> None:

@@ -8,11 +8,12 @@ import os
 import re
 import secrets
 import shutil
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pigeonholed import beneath
-from pigeonholed.disk import Disk, fs_time_ns
+from pigeonholed.disk import Disk, fs_time_ns, require_gone
 from pigeonholed.durable import write_file
 from pigeonholed.errors import Misconfigured, Unavailable
 from pigeonholed.locking import Held, Lock
@@ -56,6 +57,8 @@ class Output:
         self._lock = lock
         self.fresh = False
         self.leaving: set[str] = set()
+        self._resisting: set[str] = set()  # tokens; guarded by _lock_of_resisting
+        self._lock_of_resisting = threading.Lock()
 
     @classmethod
     def open(cls, root: Path, identity: str | None) -> Self:
@@ -90,6 +93,7 @@ class Output:
 
     def close(self) -> None:
         """Let others have it."""
+        self.tidy()
         self.disk.close()
         self._lock.release()
 
@@ -116,15 +120,13 @@ class Output:
             raise
 
     def require_gone(self, arrival: Arrival) -> None:
-        """Make sure that a claimed file is really not there: a network file system can say so of one that is.
+        """Make sure that a claimed file is really not there.
 
         Raises:
             OSError: ESTALE, which is waited for: the output is away, or the file is in the listing of its folder.
         """
         self.require()
-        with contextlib.suppress(FileNotFoundError):
-            if arrival.key in os.listdir(self.batch_folder(arrival.token)):
-                raise OSError(errno.ESTALE, "a claimed file is there and cannot be opened")
+        require_gone(self.work_path(arrival))
 
     def disown(self) -> None:
         """Forget that it was made ours: it is not the folder that it should be."""
@@ -179,18 +181,27 @@ class Output:
         return os.path.join(self.private, arrival.token, arrival.key)
 
     def remove_batch_folder(self, token: str) -> None:
-        """Remove the folder if its last file has left; harmless otherwise.
+        """Remove the folder if its last file has left. One that stays is only in the way: `tidy` tries again."""
+        removed = self._removes(token)
+        with self._lock_of_resisting:
+            if removed:
+                self._resisting.discard(token)
+            else:
+                self._resisting.add(token)
 
-        Raises:
-            OSError: as `rmdir(2)`, and as `require`.
-        """
+    def tidy(self) -> None:
+        """Try again to remove batch folders that stayed; costs nothing where there are none. Any thread."""
+        with self._lock_of_resisting:
+            self._resisting -= {token for token in self._resisting if self._removes(token)}
+
+    def _removes(self, token: str) -> bool:
         try:
-            os.rmdir(os.path.join(self.private, token))
+            os.rmdir(self.batch_folder(token))
         except FileNotFoundError:
-            self.require()
-        except OSError as error:
-            if error.errno not in {errno.ENOTEMPTY, errno.ENOENT, errno.EEXIST}:
-                raise
+            return self.disk.holds(self.private)  # else it is there again when the mount is
+        except OSError:
+            return False
+        return True
 
     def batch_folders(self) -> list[str]:
         """The tokens of all batch folders."""

@@ -251,6 +251,7 @@ def _serve_control(settings: Settings, service: Service, reload: Callable[[], No
         on_change=service.look_again,
         status=service.status,
         reload=reload,
+        on_fault=service.crew.fail,
     )
     server = ControlServer(settings.control.socket, operations.answer)
     server.start()

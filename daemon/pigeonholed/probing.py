@@ -132,6 +132,15 @@ class Probed:
         """Return when what was taken is in the work folder."""
         return self._custody().ingest(arrivals, patience)
 
+    def abandon(self, token: str) -> None:
+        """Nothing came of a batch."""
+        self._custody().abandon(token)
+
+    def tidy(self) -> None:
+        """Try again to remove what resisted."""
+        if self._chosen is not None:
+            self._chosen.tidy()
+
     def put_back(self, source: str, target: str) -> None:
         """Move a file of the output to a place in the inbox."""
         self._custody().put_back(source, target)

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from pigeonholed.contents import holds
+from pigeonholed.contents import holds, is_same_content
 from pigeonholed.copy_custody import Copying
+from pigeonholed.disk import is_there, require_gone
 from pigeonholed.errors import Unavailable
 from pigeonholed.hold_folder import HoldFolder
 from pigeonholed.images import Status, Withdrawn
-from pigeonholed.originals import Held, is_same_content
+from pigeonholed.originals import Held
 from pigeonholed.patience import Patience
 from pigeonholed.sweeping import sweep
 
@@ -62,6 +63,9 @@ def recover(
     """Finish every move that was planned, and return what must be decoded and classified again.
 
     The moves go through the finisher that does them every day, the copies through the custody that makes them.
+
+    Raises:
+        OSError: a disk does not say what is on it. No row is judged by what is not known.
     """
     findings = Findings()
     rows = ledger.in_flight(now_s)
@@ -130,24 +134,26 @@ def _look(row: InFlight, deliveries: Mapping[str, Delivery], findings: Findings)
 
 
 def _look_for_planned(arrival: Arrival, plan: Plan, delivery: Delivery, findings: Findings) -> None:
-    if os.path.lexists(delivery.output.work_path(arrival)):
+    if is_there(delivery.output.work_path(arrival)):
         findings.to_move.append(plan)
     elif _has(os.path.join(delivery.output.root, plan.destination), plan.fingerprint):
         findings.moved.append(plan)
     else:
+        _require_gone(arrival, delivery)
         findings.lost.append(arrival)
 
 
 def _look_for_copied(arrival: Arrival, copied: Fingerprint, delivery: Delivery, findings: Findings) -> None:
     """The copy is durable; its original is only in the way, unless, against all promises, the copy is gone."""
     hold = _hold_of(arrival, delivery)
-    if os.path.lexists(delivery.output.work_path(arrival)):
+    if is_there(delivery.output.work_path(arrival)):
         if hold is not None:
             _let_go(hold, arrival)
         findings.again.append(arrival)
     elif hold is not None or _original_is(copied, arrival, delivery):
         findings.to_copy.append((hold, arrival))
     else:
+        _require_gone(arrival, delivery)
         findings.lost.append(arrival)
 
 
@@ -155,8 +161,9 @@ def _look_for_claimed(arrival: Arrival, delivery: Delivery, findings: Findings) 
     """Where an original is held, it is the truth, and a copy is made anew; else what is in the work folder is it."""
     if (hold := _hold_of(arrival, delivery)) is not None:
         findings.to_copy.append((hold, arrival))
-    elif os.path.lexists(work := delivery.output.work_path(arrival)):
-        if not (delivery.custody.copies and _is_copy_of_original(work, arrival, delivery)):
+    elif is_there(work := delivery.output.work_path(arrival)):
+        original = os.path.join(delivery.inbox, arrival.file.path)
+        if not (delivery.custody.copies and is_same_content(work, original)):
             findings.again.append(arrival)
         elif delivery.custody.keeps or _claim_again(arrival, delivery):
             # With `keeps`, so that the original is remembered; else a power cut has undone its claim and not the copy,
@@ -167,6 +174,7 @@ def _look_for_claimed(arrival: Arrival, delivery: Delivery, findings: Findings) 
     elif not os.path.isdir(delivery.inbox):
         findings.strange.append(arrival)  # it may be held there
     elif not _claim_again(arrival, delivery):
+        _require_gone(arrival, delivery)
         findings.vanished.append(arrival)
     elif delivery.custody.copies:
         findings.to_copy.append((None, arrival))
@@ -180,19 +188,20 @@ def _original_is(copied: Fingerprint, arrival: Arrival, delivery: Delivery) -> b
     return delivery.custody.keeps and _has(path, copied)
 
 
-def _is_copy_of_original(work: str, arrival: Arrival, delivery: Delivery) -> bool:
-    try:
-        return is_same_content(work, os.path.join(delivery.inbox, arrival.file.path))
-    except OSError:
-        return False
-
-
 def _hold_of(arrival: Arrival, delivery: Delivery) -> HoldFolder | None:
     """Where an original is held, whatever the settings say now: those may have changed since."""
-    for hold in (HoldFolder.in_output(delivery.output), HoldFolder.in_inbox(delivery.inbox, private=False)):
-        if hold.has(arrival):
-            return hold
-    return None
+    return next((hold for hold in _holds(delivery) if hold.has(arrival)), None)
+
+
+def _holds(delivery: Delivery) -> tuple[HoldFolder, HoldFolder]:
+    return HoldFolder.in_output(delivery.output), HoldFolder.in_inbox(delivery.inbox, private=False)
+
+
+def _require_gone(arrival: Arrival, delivery: Delivery) -> None:
+    """Before a file is given up: it is in no listing of a folder where it could be."""
+    delivery.output.require_gone(arrival)
+    for hold in _holds(delivery):
+        hold.require_gone(arrival)
 
 
 def _let_go(hold: HoldFolder, arrival: Arrival) -> None:
@@ -222,6 +231,9 @@ def _copy_again(findings: Findings, deliveries: Mapping[str, Delivery], ledger: 
 
 def _has(path: str, fingerprint: Fingerprint) -> bool:
     """Whether the very bytes that were read are at a path."""
+    if not is_there(path):
+        require_gone(path)
+        return False
     return holds(path, fingerprint.size, fingerprint.sha256)
 
 

@@ -6,19 +6,19 @@ held: the daemon passes over it until it changes or is released.
 
 from __future__ import annotations
 
-import contextlib
 import os
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import structlog
 
 from pigeonholed import beneath
-from pigeonholed.contents import holds, sha256_of
+from pigeonholed.contents import holds, is_same_content, sha256_of
 from pigeonholed.copying import Unfit
+from pigeonholed.disk import is_there
 from pigeonholed.finishing import explains
 from pigeonholed.images import Placement
-from pigeonholed.originals import is_same_content
 from pigeonholed.paths import to_text
 from pigeonholed.placing import sidecar_of
 
@@ -110,7 +110,7 @@ class Returner:
 
     def resume(self) -> None:
         """Finish what an earlier process began: a file that is back is returned, one that never left stays filed."""
-        begun = self._ledger.returning()
+        begun = [file for file in self._ledger.returning() if self._may_be_judged(file)]
         for file in begun:
             self._finish_copy(file)
         gone = [file for file in begun if self._has_left(file)]
@@ -130,11 +130,10 @@ class Returner:
             return
         source = os.path.join(delivery.output.root, file.destination)
         target = os.path.join(delivery.inbox, file.hold.path)
-        with contextlib.suppress(OSError):
-            if is_same_content(source, target) and not os.path.samefile(source, target):
-                delivery.output.disk.sync([target], [os.path.dirname(target)])
-                os.unlink(source)
-                self._remove_explanation(file)
+        if is_same_content(source, target) and not os.path.samefile(source, target):
+            delivery.output.disk.sync([target], [os.path.dirname(target)])
+            os.unlink(source)
+            self._remove_explanation(file)
 
     def _end(self, files: Sequence[Filed]) -> None:
         """Record what is back; an original that stayed in its inbox is no longer known to have been copied."""
@@ -186,7 +185,7 @@ class Returner:
     def _move(self, file: Filed) -> str | None:
         """Put one file back; why that cannot be, where it cannot."""
         delivery = self._deliveries[file.hold.inbox]
-        with contextlib.ExitStack() as stack:
+        with ExitStack() as stack:
             try:
                 filed = stack.enter_context(beneath.folder(delivery.output.root, os.path.dirname(file.destination)))
                 back = stack.enter_context(beneath.folder(delivery.inbox, os.path.dirname(file.hold.path), make=True))
@@ -201,7 +200,7 @@ class Returner:
             except FileExistsError:
                 return f"its old place {to_text(file.hold.path)} is taken"
             except (OSError, Unfit) as error:
-                if os.path.lexists(target) or not os.path.lexists(source):
+                if is_there(target) or not is_there(source):
                     raise  # it may be half way: the intent stands, and the next start finishes what is there
                 return f"it cannot be put back: {(isinstance(error, OSError) and error.strerror) or error}"
         self._remove_explanation(file)
@@ -211,7 +210,7 @@ class Returner:
         """The sidecar of a rejected file goes with it, if it is ours."""
         sidecar = sidecar_of(os.path.join(self._deliveries[file.hold.inbox].output.root, file.destination))
         if file.placement is Placement.REJECTED and explains(sidecar, file.arrival):
-            with contextlib.suppress(FileNotFoundError):
+            with suppress(FileNotFoundError):
                 os.unlink(sidecar)
 
     def _sync(self, files: Sequence[Filed]) -> None:
@@ -224,13 +223,20 @@ class Returner:
         for inbox, changed in folders.items():
             self._deliveries[inbox].output.disk.sync([], changed)
 
+    def _may_be_judged(self, file: Filed) -> bool:
+        """Whether it can be seen how far a file has come: not while a copy of it may be in an inbox that is away."""
+        delivery = self._deliveries.get(file.hold.inbox)
+        if delivery is None or os.path.isdir(delivery.inbox):
+            return True
+        return not is_there(os.path.join(delivery.output.root, file.destination))
+
     def _has_left(self, file: Filed) -> bool:
         """Whether a file is no longer where it was filed; somebody else's may have that name meanwhile."""
         delivery = self._deliveries.get(file.hold.inbox)
         if delivery is None:
             return False
         destination = os.path.join(delivery.output.root, file.destination)
-        if not os.path.lexists(destination):
+        if not is_there(destination):
             return True
         back = os.path.join(delivery.inbox, file.hold.path)
         return not holds(destination, file.hold.size, file.sha256) and holds(back, file.hold.size, file.sha256)

@@ -3,8 +3,10 @@
 A reload is rehearsed first; only then does the running pipeline drain, and a new one is built in the same process. If
 that fails after all, the old configuration serves again.
 
-A pipeline that a fault of the machine has ended (a disk that cannot read or write) is built anew after a pause, as
-often as it takes: it begins by looking at the disk, and believes nothing that the one before had not made durable.
+A pipeline that a fault of the machine has ended (a disk or a database that cannot read or write) is built anew after a
+pause, as often as it takes: it begins by looking at the disk, and believes nothing that the one before had not made
+durable. Told to end meanwhile, a service that has served ends with code 0, as it does where only a stage waits: its end
+was asked for, and what is in flight is as safe as after a kill.
 """
 
 from __future__ import annotations
@@ -14,11 +16,12 @@ import signal
 import threading
 from typing import TYPE_CHECKING
 
+import sqlalchemy as sa
 import structlog
 
 from pigeonholed import systemd
 from pigeonholed.bundle import BundleError
-from pigeonholed.errors import Unavailable, UserError
+from pigeonholed.errors import Spent, Unavailable, UserError
 from pigeonholed.metrics import Metrics
 from pigeonholed.paths import to_text
 from pigeonholed.pipeline import build, rehearse
@@ -57,7 +60,7 @@ class Supervisor:
         self._fallback: Settings | None = None
         self._rehearsal: threading.Thread | None = None
         self._told_to_end = threading.Event()
-        self._has_served = False
+        self._served: Service | None = None
         self._pause_s = self._FIRST_PAUSE_S
 
     def run(self, settings: Settings) -> Service:
@@ -69,6 +72,7 @@ class Supervisor:
             BaseException: whatever made a stage fail.
         """
         self._take_signals()
+        service: Service | None
         while True:
             try:
                 service = self._serve(settings)
@@ -76,14 +80,11 @@ class Supervisor:
                 if self._fallback is not None:
                     log.error("reload_failed", error=str(error), instead="the configuration before")
                     settings, self._fallback = self._fallback, None
-                else:
-                    self._outlast(error)
-                continue
-            except OSError as error:
-                where = f" at {to_text(error.filename)}" if isinstance(error.filename, str) else ""
-                self._outlast(
-                    Unavailable(f"the system failed{where}: {error.strerror or error}; no file is lost by it")
-                )
+                    continue
+                service = self._outlast(error)
+            except (OSError, sa.exc.DBAPIError) as error:
+                service = self._outlast(_fault_of_the_machine(error))
+            if service is None:
                 continue
             if self._next is None or self._ending:
                 return service
@@ -108,8 +109,7 @@ class Supervisor:
             reload=self.ask_reload,
         ) as service:
             self._fallback = None
-            self._service = service
-            self._has_served = True
+            self._service = self._served = service
             try:
                 service.run()
             finally:
@@ -118,15 +118,25 @@ class Supervisor:
                     self._pause_s = self._FIRST_PAUSE_S
         return service
 
-    def _outlast(self, error: UserError | BundleError) -> None:
-        """Wait before the next try of a service that has served; raise for one that never has, or need not go on."""
-        if self._once or self._ending or not self._has_served:
+    def _outlast(self, error: UserError | BundleError) -> Service | None:
+        """Wait before the next try of a service that has served.
+
+        Returns:
+            The last service, where it is told to end; else None.
+
+        Raises:
+            UserError, BundleError: `error`, where it has never served or no next try would help.
+        """
+        if self._once or self._served is None or (isinstance(error, Spent) and not self._ending):
             raise error
-        log.error("service_failed", error=str(error), again_in_s=self._pause_s)
-        systemd.notify(f"STATUS=failed, again in {self._pause_s:.0f} s: {error}")
+        if not self._ending:
+            log.error("service_failed", error=str(error), again_in_s=self._pause_s)
+            systemd.notify(f"STATUS=failed, again in {self._pause_s:.0f} s: {error}")
         if self._told_to_end.wait(self._pause_s):
-            raise error
+            log.warning("work_left", error=str(error), instead="the next start takes it up")
+            return self._served
         self._pause_s = min(self._pause_s * 2, self._LONGEST_PAUSE_S)
+        return None
 
     def _rehearse(self) -> None:
         service = self._service
@@ -161,3 +171,11 @@ class Supervisor:
         self._stop.set()
         if self._service is not None:
             self._service.end()
+
+
+def _fault_of_the_machine(error: OSError | sa.exc.DBAPIError) -> Unavailable:
+    """Say in one sentence what failed."""
+    if isinstance(error, sa.exc.DBAPIError):
+        return Unavailable(f"the database failed: {error.orig}; no file is lost by it")
+    where = f" at {to_text(error.filename)}" if isinstance(error.filename, str) else ""
+    return Unavailable(f"the system failed{where}: {error.strerror or error}; no file is lost by it")

@@ -169,6 +169,9 @@ class Suspects:
             return self._process.decode(data, demand, self._limit_s, self._leaving)
         except Died as died:
             raise _Fatal(fingerprint, str(died), alone=alone) from died
+        except OSError:
+            self._discard()  # asked once more, it would give the answer that it still owes to the next picture
+            raise
 
     def _leaving(self) -> bool:
         """Whether the service has been ending for so long that what is not done is left."""

@@ -6,6 +6,7 @@ late, repeated or wrong without any effect but on the wait.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import heapq
 import math
@@ -222,7 +223,7 @@ class Watch:
                 continue
             if folder == "":
                 self.available = True
-            with entries:
+            with entries, contextlib.suppress(OSError):  # a listing that breaks off: the next scan sees the rest
                 for entry in entries:
                     path = f"{folder}/{entry.name}" if folder else entry.name
                     if entry.is_dir(follow_symlinks=False):

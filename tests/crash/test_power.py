@@ -113,17 +113,14 @@ class Owner:
             self.serial += 1
             data = picture(self.chance.choice([40, 120, 220]), 60, self.chance.choice([40, 220]), self.serial)
             name = f"{self.chance.choice(['', 'a/'])}{self.serial}.png"
-            self.workspace.drop(name, data)
             # Originals that stay in the inbox are the owner's to make durable.
-            if self.chance.random() < 0.5 or self.workspace.variant.inbox_keeps:
-                self._make_durable(self.workspace.inbox / name)
+            careful = self.chance.random() < 0.5 or self.workspace.variant.inbox_keeps
+            # Before the daemon sees it: what was claimed and not yet planned is as durable as its owner made it.
+            self.workspace.drop(name, data, durable=careful)
+            if careful:
+                _sync((self.workspace.inbox / name).parent)
             else:
                 self.careless.add(os.fsencode(name))
-
-    def _make_durable(self, path: Path) -> None:
-        for each in (path, path.parent, self.workspace.inbox):
-            with suppress(FileNotFoundError):  # claimed already: that is the daemon's care now
-                _sync(each)
 
     def reckon(self) -> None:
         """After a cut, a careless file that no plan promises counts as what is left of it, if anything is."""

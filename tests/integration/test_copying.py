@@ -6,9 +6,11 @@ makes of them. The second part is the real program.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -113,6 +115,17 @@ def desk(tmp_path: Path, output: Output, ledger: Ledger, db: Engine) -> Desk:
     return Desk(tmp_path / "inbox", output, ledger, db)
 
 
+def _failing_on(call: Callable[..., Any], name: str, code: int) -> Callable[..., Any]:
+    """The same call, but it fails on paths that end so."""
+
+    def failing(path: Any, *arguments: Any, **named: Any) -> Any:
+        if isinstance(path, str) and path.endswith(name):
+            raise OSError(code, os.strerror(code))
+        return call(path, *arguments, **named)
+
+    return failing
+
+
 class TestHeld:
     @pytest.mark.parametrize("left", ["nothing", "half", "whole"])
     @pytest.mark.parametrize("where", ["inbox", "output"])
@@ -176,6 +189,50 @@ class TestHeld:
         desk.hold_original(arrival)
         assert desk.recover() == [1]
         assert desk.work(arrival).read_bytes() == CONTENT
+
+    def test_recorded_copy_that_a_disk_does_not_show_is_not_lost(
+        self, desk: Desk, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        arrival = desk.ingested()
+        desk.put(desk.work(arrival))
+        with monkeypatch.context() as failing:
+            failing.setattr(os, "lstat", _failing_on(os.lstat, arrival.key, errno.EIO))
+            with pytest.raises(OSError, match="Input/output error"):
+                desk.recover()
+        assert (desk.status(), desk.lost) == ("ingested", [])
+        assert desk.recover() == [1]
+
+    def test_original_that_resists_is_removed_later(self, desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+        arrival = desk.claimed()
+        held = desk.hold_original(arrival)
+        with monkeypatch.context() as failing:
+            failing.setattr(os, "unlink", _failing_on(os.unlink, ".held", errno.EACCES))
+            assert desk.custody.ingest([arrival], Patience()).taken == [arrival]
+            desk.custody.tidy()
+            assert held.exists()
+        desk.custody.tidy()
+        desk.custody.close()
+        assert read_tree(desk.inbox) == {}
+
+    def test_place_of_a_batch_of_which_nothing_came_goes(self, desk: Desk) -> None:
+        desk.custody.begin(TOKEN)
+        desk.custody.abandon(TOKEN)
+        assert os.listdir(desk.hold.root) == []
+
+    def test_original_goes_back_under_its_name_or_stays_where_it_is(
+        self, desk: Desk, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        arrival = desk.claimed()
+        held = desk.hold_original(arrival)
+        make_tree(desk.inbox, {"s": {}})
+        originals = Held(str(desk.inbox), desk.hold)
+        with monkeypatch.context() as failing:
+            failing.setattr(os, "open", _failing_on(os.open, "s", errno.EMFILE))
+            with pytest.raises(OSError, match="Too many open files"):
+                originals.give_back(arrival, desk.output.disk)
+        assert held.exists()
+        originals.give_back(arrival, desk.output.disk)
+        assert (desk.inbox / "s/x.png").exists()
 
     def test_recorded_copy_that_is_gone_without_an_original_is_lost_and_that_is_said(self, desk: Desk) -> None:
         desk.ingested()
@@ -288,6 +345,35 @@ class TestKept:
         original = self._remembered(desk)
         desk.put(original, bytes(len(CONTENT)))
         assert self.fresh(desk) == ["s/x.png"]
+
+    @pytest.mark.parametrize("code", [errno.EIO, errno.EACCES])
+    def test_file_that_cannot_be_compared_now_is_not_copied_again(
+        self, desk: Desk, monkeypatch: pytest.MonkeyPatch, code: int
+    ) -> None:
+        self._remembered(desk).chmod(0o600)
+        with monkeypatch.context() as failing:
+            failing.setattr(os, "open", _failing_on(os.open, "x.png", code))
+            assert self.fresh(desk) == []
+        assert self.fresh(desk) == []
+
+    def test_comparing_waits_for_a_machine_that_is_at_fault(self, desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._remembered(desk).chmod(0o600)
+        monkeypatch.setattr(os, "open", _failing_on(os.open, "x.png", errno.EMFILE))
+        with pytest.raises(OSError, match="Too many open files"):
+            self.fresh(desk)
+
+    def test_copy_that_cannot_be_compared_with_its_original_is_not_filed_without_being_remembered(
+        self, desk: Desk, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        arrival = desk.claimed()
+        desk.put(desk.inbox / "s/x.png")
+        desk.put(desk.work(arrival))
+        with monkeypatch.context() as failing:
+            failing.setattr(os, "open", _failing_on(os.open, "x.png", errno.EIO))
+            with pytest.raises(OSError, match="Input/output error"):
+                desk.recover()
+        assert desk.recover() == [1]
+        assert self.fresh(desk) == []
 
     def test_touched_file_is_new(self, desk: Desk) -> None:
         os.utime(self._remembered(desk), ns=(0, 6 * 10**9))

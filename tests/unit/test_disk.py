@@ -15,7 +15,7 @@ import pytest
 
 from helpers import FakeClock, make_tree, read_tree
 from pigeonholed import disk as disks
-from pigeonholed.disk import Disk, fs_time_ns
+from pigeonholed.disk import Disk, fs_time_ns, is_there
 
 
 @pytest.fixture(params=["renameat2", "link"])
@@ -247,3 +247,17 @@ print("alive")
         [sys.executable, "-c", program, str(tmp_path / "a")], capture_output=True, text=True, check=False, timeout=20
     )
     assert (child.returncode, child.stdout, child.stderr) == (0, "alive\n", "")
+
+
+def test_what_a_disk_does_not_say_is_no_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to("nowhere")
+    names = ("file", "link", "missing", "file/below")
+    assert [is_there(str(tmp_path / name)) for name in names] == [True, True, False, False]
+
+    def fail(*_arguments: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "lstat", fail)
+    with pytest.raises(OSError, match="Input/output error"):
+        is_there(str(tmp_path / "file"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -67,3 +68,17 @@ def test_others_cannot_read_the_lock(tmp_path: Path) -> None:
     lock = Lock.take(str(tmp_path / "lock"))
     assert os.stat(lock.path).st_mode & 0o077 == 0
     lock.release()
+
+
+@pytest.mark.parametrize("call", ["ftruncate", "pwrite"])
+def test_disk_that_refuses_the_pid_is_not_taken_for_another_holder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    def fail(*_arguments: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(os, call, fail)
+    with pytest.raises(PermissionError):
+        Lock.take(str(tmp_path / "lock"))
+    monkeypatch.undo()
+    Lock.take(str(tmp_path / "lock")).release()

@@ -144,3 +144,30 @@ def test_time_is_that_of_the_file_system(output: Output) -> None:
     assert first <= output.now_ns()
     assert os.stat(os.path.join(output.private, "lock")).st_ctime_ns >= first
     assert output.free_bytes() > 0
+
+
+def test_batch_folder_that_resists_is_removed_later(output: Output, monkeypatch: pytest.MonkeyPatch) -> None:
+    tokens = [output.make_batch_folder() for _ in range(3)]
+    removed, refusals = os.rmdir, {tokens[0]: errno.EIO, tokens[1]: errno.EEXIST}
+
+    def rmdir(path: str) -> None:
+        if (code := refusals.pop(os.path.basename(path), None)) is not None:
+            raise OSError(code, os.strerror(code))
+        removed(path)
+
+    monkeypatch.setattr(os, "rmdir", rmdir)
+    for token in tokens:
+        output.remove_batch_folder(token)
+    assert sorted(output.batch_folders()) == sorted(tokens[:2])
+    output.tidy()
+    assert output.batch_folders() == []
+
+
+def test_batch_folder_that_was_in_use_is_removed_when_the_output_is_closed(tmp_path: Path) -> None:
+    output = Output.open(tmp_path, _OURS)
+    token = output.make_batch_folder()
+    (tmp_path / ".pigeonholed" / token / "file").touch()
+    output.remove_batch_folder(token)
+    (tmp_path / ".pigeonholed" / token / "file").unlink()
+    output.close()
+    assert {*read_tree(tmp_path)[".pigeonholed"]} == {"owner", "lock"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -72,6 +73,9 @@ def court(monkeypatch: pytest.MonkeyPatch) -> Iterator[Court]:
                 self.dead = True
                 court.on_death()
                 raise Died("dead")
+            if data.startswith(b"interrupted") and was_fresh and court.processes == 1:
+                self.dead = True  # it still owes an answer
+                raise OSError(errno.ENOMEM, "no memory")
             if data.startswith(b"slow"):
                 court.stop.set()
                 assert told_to_end()
@@ -135,3 +139,8 @@ def test_process_that_cannot_start_is_waited_for_and_nobody_is_blamed(
 
     monkeypatch.setattr(suspects, "DecodingProcess", starting)
     assert court.judge(*named("a")) == [("a", "decoded")]
+
+
+def test_process_that_could_not_be_asked_is_never_asked_again(court: Court) -> None:
+    assert court.judge(*named("interrupted", "a")) == [("interrupted", "decoded"), ("a", "decoded")]
+    assert court.processes == 2
