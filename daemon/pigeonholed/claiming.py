@@ -147,6 +147,7 @@ class Claimer:
             self._ledger.close(missed, Status.VANISHED, "it could not be taken out of the inbox")
         for refusal in ingested.refused:
             self._refuse(feed, refusal)
+        feed.custody.end(token)
         if not ingested.taken:
             self._remove_folder(feed, token)
         self.claimed += len(ingested.taken)

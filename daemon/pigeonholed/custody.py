@@ -37,7 +37,7 @@ class Ingested:
 
 
 class Custody(Protocol):
-    """Takes files over from an inbox, a batch at a time: `begin`, a row for each, `take` each, `ingest` them all.
+    """Takes files over from an inbox, a batch at a time: `begin`, a row for each, `take` each, `ingest` all, `end`.
 
     Attributes:
         copies: what waits in the work folder is a copy that nobody else ever had.
@@ -78,6 +78,9 @@ class Custody(Protocol):
 
     def ingest(self, arrivals: Sequence[Arrival], patience: Patience) -> Ingested:
         """Return when what was taken is in the work folder, and as safe as it will ever be."""
+
+    def end(self, token: str) -> None:
+        """A batch is over: leave nothing of what `begin` made."""
 
     def put_back(self, source: str, target: str) -> None:
         """Move a file of the output to a place in the inbox, never over anything.
@@ -126,6 +129,9 @@ class Renaming:
     def ingest(self, arrivals: Sequence[Arrival], patience: Patience) -> Ingested:  # noqa: ARG002
         """They are there already; the finisher makes them durable together with their plans."""
         return Ingested(list(arrivals))
+
+    def end(self, token: str) -> None:
+        """The batch folder stays until its files are filed."""
 
     def put_back(self, source: str, target: str) -> None:
         """Rename."""

@@ -132,6 +132,10 @@ class Probed:
         """Return when what was taken is in the work folder."""
         return self._custody().ingest(arrivals, patience)
 
+    def end(self, token: str) -> None:
+        """A batch is over."""
+        self._custody().end(token)
+
     def put_back(self, source: str, target: str) -> None:
         """Move a file of the output to a place in the inbox."""
         self._custody().put_back(source, target)

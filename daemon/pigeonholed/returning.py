@@ -52,9 +52,11 @@ class Holds:
         for hold in holds:
             self.add(hold)
 
-    def add(self, hold: Hold) -> None:
-        """Pass over a file from now on."""
+    def add(self, hold: Hold) -> Hold | None:
+        """Pass over a file from now on; returns what was passed over in its place."""
+        before = self._held.get((hold.inbox, hold.path))
         self._held[hold.inbox, hold.path] = (hold.size, hold.mtime_ns)
+        return before and Hold(hold.inbox, hold.path, *before)
 
     def remove(self, hold: Hold) -> None:
         """It is not passed over any longer."""
@@ -152,15 +154,19 @@ class Returner:
         done: list[Filed] = []
         stuck: list[tuple[Filed, str]] = []
         for file in files:
-            if hold:
-                self._holds.add(file.hold)
+            # Also where it is to be taken again: it may be in the inbox and still where it was filed, if it is copied.
+            before = self._holds.add(file.hold)
             if (why := self._move(file)) is None:
                 done.append(file)
             else:
                 self._holds.remove(file.hold)
+                if before is not None:
+                    self._holds.add(before)
                 stuck.append((file, why))
         self._sync(done)
         self._end(done)
+        for file in done if not hold else ():
+            self._holds.remove(file.hold)
         self._ledger.cancel_return([file for file, _why in stuck])
         for names, name in leaving:
             names.discard(name)
