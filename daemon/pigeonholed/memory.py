@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from array import array
 from typing import TYPE_CHECKING
 
 from pigeonholed.beneath import open_beneath
+from pigeonholed.contents import sha256_of_open
 from pigeonholed.settling import Signature
 
 if TYPE_CHECKING:
@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 
     from pigeonholed.images import ImageFile
     from pigeonholed.ledger import Copied, Ledger
-
-_CHUNK_BYTES = 1 << 20
 
 
 class Memory:
@@ -95,14 +93,10 @@ class Memory:
             return None
 
     def _hash(self, path: str) -> str | None:
-        digest = hashlib.sha256()
         try:
-            with open(open_beneath(self._root, path), "rb") as file:
-                while part := file.read(_CHUNK_BYTES):
-                    digest.update(part)
+            return sha256_of_open(open_beneath(self._root, path))
         except OSError:
             return None  # then the claim says what is wrong with it
-        return digest.hexdigest()
 
     def _was_seen(self, path: str, signature: Signature) -> bool:
         mark = _mark(path, signature)

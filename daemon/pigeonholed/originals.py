@@ -138,6 +138,8 @@ class Held:
                 with contextlib.suppress(FileExistsError):
                     disk.rename_new(held_name(arrival), other, source_dir=held, target_dir=target)
                     break
+            else:
+                raise FileExistsError(errno.EEXIST, "no name is free to give a file back under", self._inbox)
             sync_folder(target)
         except FileNotFoundError:  # of an attempt whose answer was lost
             if self._hold.has(arrival):
@@ -255,9 +257,10 @@ def is_same_content(one: str, other: str) -> bool:
         files = []
         for path in (one, other):
             fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+            if not stat.S_ISREG(os.fstat(fd).st_mode):
+                os.close(fd)
+                return False
             files.append(stack.enter_context(open(fd, "rb")))
-        if not all(stat.S_ISREG(os.fstat(file.fileno()).st_mode) for file in files):
-            return False
         while True:
             parts = [file.read(_CHUNK_BYTES) for file in files]
             if parts[0] != parts[1]:

@@ -18,6 +18,7 @@ from pigeonholed.contents import holds, sha256_of
 from pigeonholed.copying import Unfit
 from pigeonholed.finishing import explains
 from pigeonholed.images import Placement
+from pigeonholed.ledger import Hold
 from pigeonholed.originals import is_same_content
 from pigeonholed.paths import to_text
 from pigeonholed.placing import sidecar_of
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from pigeonholed.finishing import Delivery
-    from pigeonholed.ledger import Filed, Hold, Ledger
+    from pigeonholed.ledger import Filed, Ledger
 
 log = structlog.get_logger()
 

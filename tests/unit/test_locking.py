@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -67,3 +68,17 @@ def test_others_cannot_read_the_lock(tmp_path: Path) -> None:
     lock = Lock.take(str(tmp_path / "lock"))
     assert os.stat(lock.path).st_mode & 0o077 == 0
     lock.release()
+
+
+def test_full_disk_leaves_no_lock_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a daemon that waits for room would find itself in its own way."""
+    path = str(tmp_path / "lock")
+
+    def full(_fd: int, _data: bytes, _offset: int) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "pwrite", full)
+    with pytest.raises(OSError, match="No space left"):
+        Lock.take(path)
+    monkeypatch.undo()
+    Lock.take(path).release()
