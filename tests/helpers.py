@@ -25,7 +25,7 @@ from pigeonholed.images import (
     Rejected,
     Status,
 )
-from pigeonholed.ledger import Plan
+from pigeonholed.ledger import Copy, Plan
 from pigeonholed.output import Output
 from pigeonholed.serving import Served
 
@@ -214,6 +214,10 @@ class FakeLedger:
 
     def claim(self, arrivals: Sequence[Arrival]) -> None:
         self.steps.append(("claim", [arrival.file.path for arrival in arrivals]))
+
+    def ingest(self, copies: Sequence[Copy]) -> None:
+        if copies:
+            self.steps.append(("ingest", [copy.arrival.id for copy in copies]))
 
     def plan(self, plans: Sequence[Plan], filed: Sequence[Arrival] = ()) -> None:
         if filed:

@@ -149,8 +149,9 @@ class Claimer:
             self._ledger.close(missed, Status.VANISHED, "it could not be taken out of the inbox")
         for refusal in ingested.refused:
             self._refuse(feed, refusal)
+        feed.custody.end(token)
         if not ingested.taken:
-            self._abandon(feed, token)
+            feed.output.remove_batch_folder(token)
         self.claimed += len(ingested.taken)
         self._metrics.stage_duration_seconds.labels(Stage.CLAIM).observe(self._clock() - started_s)
         return ingested.taken
@@ -160,15 +161,12 @@ class Claimer:
         try:
             self._patience.retry("claim", "make a hold folder", partial(feed.custody.begin, token))
         except OSError as error:
-            self._abandon(feed, token)
+            feed.custody.end(token)
+            feed.output.remove_batch_folder(token)
             for folder in {os.path.dirname(feed.path_of(file)) for file in files}:
                 self._block(feed, folder, error)
             return False
         return True
-
-    def _abandon(self, feed: Feed, token: str) -> None:
-        feed.custody.abandon(token)
-        feed.output.remove_batch_folder(token)
 
     def _refuse(self, feed: Feed, refusal: Refusal) -> None:
         """A file was left to its owner: it comes again as a new arrival."""

@@ -20,10 +20,22 @@ def sha256_of(path: str) -> str:
         OSError: it is not there or cannot be read.
     """
     fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    with open(fd, "rb") as file:
-        digest = hashlib.sha256()
-        while part := file.read(_CHUNK_BYTES):
-            digest.update(part)
+    return sha256_of_open(fd)
+
+
+def sha256_of_open(fd: int) -> str:
+    """The same of an open file, which is closed.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    digest = hashlib.sha256()
+    try:
+        with open(fd, "rb", closefd=False) as file:  # which would leave the descriptor of a folder open
+            while part := file.read(_CHUNK_BYTES):
+                digest.update(part)
+    finally:
+        os.close(fd)
     return digest.hexdigest()
 
 
@@ -57,9 +69,10 @@ def is_same_content(one: str, other: str) -> bool:
                 if error.errno not in _NOT_OURS:
                     raise
                 return False
+            if not stat.S_ISREG(os.fstat(fd).st_mode):
+                os.close(fd)
+                return False
             files.append(stack.enter_context(open(fd, "rb")))
-        if not all(stat.S_ISREG(os.fstat(file.fileno()).st_mode) for file in files):
-            return False
         while True:
             parts = [file.read(_CHUNK_BYTES) for file in files]
             if parts[0] != parts[1]:

@@ -90,7 +90,8 @@ class Copying:
         patience.retry("claim", "copy files of an inbox", copy_all)
         copies = list(done.values())
         taken = [copy.arrival for copy in copies]
-        patience.retry("claim", "make copies durable", partial(self._finish, taken))
+        if taken:
+            patience.retry("claim", "make copies durable", partial(self._finish, taken))
         self._ledger.ingest(copies)
         for arrival in taken:
             self._let_go(arrival, patience)
@@ -99,12 +100,10 @@ class Copying:
             patience.retry("claim", "give a file back to its inbox", give_back, also=frozenset({errno.EIO}))
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(self._output.work_path(refusal.arrival))  # a copy that a crash left before it was recorded
-        for token in {arrival.token for arrival in arrivals}:
-            self._originals.end(token)
         return Ingested(taken, list(refused.values()))
 
-    def abandon(self, token: str) -> None:
-        """Remove the place that was made for the originals."""
+    def end(self, token: str) -> None:
+        """Remove the place of the originals."""
         self._originals.end(token)
 
     def tidy(self) -> None:

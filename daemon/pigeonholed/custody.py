@@ -39,7 +39,7 @@ class Ingested:
 
 
 class Custody(Protocol):
-    """Takes files over from an inbox, a batch at a time: `begin`, a row for each, `take` each, `ingest` them all.
+    """Takes files over from an inbox, a batch at a time: `begin`, a row for each, `take` each, `ingest` all, `end`.
 
     Attributes:
         copies: what waits in the work folder is a copy that nobody else ever had.
@@ -85,8 +85,8 @@ class Custody(Protocol):
     def ingest(self, arrivals: Sequence[Arrival], patience: Patience) -> Ingested:
         """Return when what was taken is in the work folder, and as safe as it will ever be."""
 
-    def abandon(self, token: str) -> None:
-        """Nothing came of a batch: remove what `begin` made."""
+    def end(self, token: str) -> None:
+        """A batch is over: leave nothing of what `begin` made."""
 
     def tidy(self) -> None:
         """Try again to remove what is not needed any more and resisted."""
@@ -139,8 +139,8 @@ class Renaming:
         """They are there already; the finisher makes them durable together with their plans."""
         return Ingested(list(arrivals))
 
-    def abandon(self, token: str) -> None:
-        """Nothing was made."""
+    def end(self, token: str) -> None:
+        """The batch folder stays until its files are filed."""
 
     def tidy(self) -> None:
         """Nothing is left."""

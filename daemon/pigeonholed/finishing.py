@@ -167,12 +167,8 @@ class Finisher:
         wanted = delivery.placer.destination(outcome)
         taken = self._taken(delivery.output, placement, promised)
         destination = next(alternatives(wanted, outcome.arrival.key, taken))
-        prediction, reason, detail = None, None, None
-        match outcome:
-            case Classified():
-                prediction = outcome.prediction
-            case Rejected():
-                reason, detail = outcome.reason, outcome.detail
+        prediction = outcome.prediction if isinstance(outcome, Classified) else None
+        reason, detail = (outcome.reason, outcome.detail) if isinstance(outcome, Rejected) else (None, None)
         return Plan(
             outcome.arrival,
             outcome.fingerprint,
@@ -237,17 +233,15 @@ class Finisher:
             return os.path.lexists(full_path) and not _is_folder(full_path)
 
         # Only now is it worth a look whether a folder on the way is somebody's file, or a link that leads away.
-        room = _LONGEST_PATH - len(os.fsencode(output.root)) - 64  # for a number, a sidecar and the slashes
-        clear = clear_of_files(flattened(wanted, room), plan.arrival.key, is_file)
+        clear = clear_of_files(flattened(wanted, _room(output)), plan.arrival.key, is_file)
         taken = self._taken(output, plan.placement, {(output.root, wanted)})
         return replace(plan, destination=next(alternatives(clear, plan.arrival.key, taken)))
 
     def _moves(self, plan: Plan) -> bool:
         """Move one file; False when its name is too long, or taken, or that of a folder on the way. Safe to repeat."""
         output = self._deliveries[plan.arrival.file.inbox].output
-        beside = len(sidecar_of("")) if plan.placement is Placement.REJECTED else 0
-        if len(os.fsencode(output.root)) + 1 + len(os.fsencode(plan.destination)) + beside > _LONGEST_PATH:
-            return False  # a step at a time it could be reached, but by nobody who names it
+        if len(os.fsencode(plan.destination)) > _room(output):
+            return False  # folder by folder we would come there, and nobody else by its path
         try:
             return self._moves_to_its_name(plan)
         except NotADirectoryError:
@@ -357,12 +351,17 @@ class Finisher:
             # Before the row is closed: after a power cut no file may be in the work folder without a row that lives.
             delivery.output.disk.sync([], [os.path.dirname(target), delivery.output.batch_folder(arrival.token)])
             return
-        raise FileExistsError(errno.EEXIST, "every name in its inbox is taken", source)
+        raise FileExistsError(errno.EEXIST, "no name is free to give a file back under", delivery.inbox)
 
     def _remove_folders(self, arrivals: Iterator[Arrival]) -> None:
         done = {(self._deliveries[arrival.file.inbox].output, arrival.token) for arrival in arrivals}
         for output, token in done:
             output.remove_batch_folder(token)
+
+
+def _room(output: Output) -> int:
+    """How long a destination may be, in bytes."""
+    return _LONGEST_PATH - len(os.fsencode(output.root)) - 64  # for a number, a sidecar and the slashes
 
 
 def _moving(plan: Plan) -> str:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from array import array
 from typing import TYPE_CHECKING
 
 from pigeonholed.beneath import open_beneath
+from pigeonholed.contents import sha256_of_open
 from pigeonholed.disk import WAITED_FOR
 from pigeonholed.settling import Signature
 
@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
     from pigeonholed.images import ImageFile
     from pigeonholed.ledger import Copied, Ledger
-
-_CHUNK_BYTES = 1 << 20
 
 
 class Memory:
@@ -102,11 +100,7 @@ class Memory:
             return None
 
     def _hash(self, path: str) -> str:
-        digest = hashlib.sha256()
-        with open(open_beneath(self._root, path), "rb") as file:
-            while part := file.read(_CHUNK_BYTES):
-                digest.update(part)
-        return digest.hexdigest()
+        return sha256_of_open(open_beneath(self._root, path))
 
     def _was_seen(self, path: str, signature: Signature) -> bool:
         mark = _mark(path, signature)

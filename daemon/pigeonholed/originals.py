@@ -141,7 +141,7 @@ class Held:
                     disk.rename_new(held_name(arrival), other, source_dir=held, target_dir=target)
                     break
             else:
-                raise FileExistsError(errno.EEXIST, "every name for it is taken", name)
+                raise FileExistsError(errno.EEXIST, "no name is free to give a file back under", self._inbox)
             sync_folder(target)
         except FileNotFoundError:  # of an attempt whose answer was lost
             if self._hold.has(arrival):

@@ -132,9 +132,9 @@ class Probed:
         """Return when what was taken is in the work folder."""
         return self._custody().ingest(arrivals, patience)
 
-    def abandon(self, token: str) -> None:
-        """Nothing came of a batch."""
-        self._custody().abandon(token)
+    def end(self, token: str) -> None:
+        """A batch is over."""
+        self._custody().end(token)
 
     def tidy(self) -> None:
         """Try again to remove what resisted."""

@@ -165,9 +165,9 @@ def _look_for_claimed(arrival: Arrival, delivery: Delivery, findings: Findings) 
         original = os.path.join(delivery.inbox, arrival.file.path)
         if not (delivery.custody.copies and is_same_content(work, original)):
             findings.again.append(arrival)
-        elif delivery.custody.keeps or _claim_again(arrival, delivery):
+        elif delivery.custody.keeps or _taken_again(arrival, delivery):
             # With `keeps`, so that the original is remembered; else a power cut has undone its claim and not the copy,
-            # and both would be filed.
+            # and both would be filed. Its dropper may have replaced it just before the claim: its time decides nothing.
             findings.to_copy.append((None, arrival))
         else:
             findings.again.append(arrival)
@@ -224,6 +224,7 @@ def _copy_again(findings: Findings, deliveries: Mapping[str, Delivery], ledger: 
                 custody = Copying(Held(delivery.inbox, hold), delivery.output, ledger)
                 stack.callback(custody.close)
             ingested = custody.ingest(arrivals, patience)
+            custody.end(token)
         findings.again.extend(ingested.taken)
         for refusal in ingested.refused:
             ledger.close([refusal.arrival], Status.VANISHED, refusal.why)
@@ -242,8 +243,15 @@ def _claim_again(arrival: Arrival, delivery: Delivery) -> bool:
     source = os.path.join(delivery.inbox, arrival.file.path)
     try:
         status = os.lstat(source)
-        if (status.st_size, status.st_mtime_ns) != (arrival.file.size, arrival.file.mtime_ns):
-            return False
+    except OSError:
+        return False
+    is_the_one = (status.st_size, status.st_mtime_ns) == (arrival.file.size, arrival.file.mtime_ns)
+    return is_the_one and _taken_again(arrival, delivery)
+
+
+def _taken_again(arrival: Arrival, delivery: Delivery) -> bool:
+    """Take what is in the inbox, whether or not an earlier process made what that needs."""
+    try:
         os.makedirs(delivery.output.batch_folder(arrival.token), mode=0o700, exist_ok=True)
         delivery.custody.begin(arrival.token)
         delivery.custody.take(arrival)

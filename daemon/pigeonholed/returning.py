@@ -19,6 +19,7 @@ from pigeonholed.copying import Unfit
 from pigeonholed.disk import is_there
 from pigeonholed.finishing import explains
 from pigeonholed.images import Placement
+from pigeonholed.ledger import Hold
 from pigeonholed.paths import to_text
 from pigeonholed.placing import sidecar_of
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from pigeonholed.finishing import Delivery
-    from pigeonholed.ledger import Filed, Hold, Ledger
+    from pigeonholed.ledger import Filed, Ledger
 
 log = structlog.get_logger()
 
@@ -52,9 +53,11 @@ class Holds:
         for hold in holds:
             self.add(hold)
 
-    def add(self, hold: Hold) -> None:
-        """Pass over a file from now on."""
+    def add(self, hold: Hold) -> Hold | None:
+        """Pass over a file from now on; returns what was passed over in its place."""
+        before = self._held.get((hold.inbox, hold.path))
         self._held[hold.inbox, hold.path] = (hold.size, hold.mtime_ns)
+        return before and Hold(hold.inbox, hold.path, *before)
 
     def remove(self, hold: Hold) -> None:
         """It is not passed over any longer."""
@@ -151,15 +154,19 @@ class Returner:
         done: list[Filed] = []
         stuck: list[tuple[Filed, str]] = []
         for file in files:
-            if hold:
-                self._holds.add(file.hold)
+            # Also where it is to be taken again: it may be in the inbox and still where it was filed, if it is copied.
+            before = self._holds.add(file.hold)
             if (why := self._move(file)) is None:
                 done.append(file)
             else:
                 self._holds.remove(file.hold)
+                if before is not None:
+                    self._holds.add(before)
                 stuck.append((file, why))
         self._sync(done)
         self._end(done)
+        for file in done if not hold else ():
+            self._holds.remove(file.hold)
         self._ledger.cancel_return([file for file, _why in stuck])
         for names, name in leaving:
             names.discard(name)

@@ -35,7 +35,11 @@ def sweep(deliveries: Mapping[str, Delivery], used: Collection[str], ledger: Led
     holds = [HoldFolder.in_output(output) for output in {delivery.output for delivery in deliveries.values()}]
     holds += [HoldFolder.in_inbox(delivery.inbox, private=False) for delivery in deliveries.values()]
     for hold in holds:
-        left = [token for token in hold.tokens() if token not in used and not _removed(os.path.join(hold.root, token))]
+        tokens = hold.tokens()
+        for token in tokens:
+            _remove_halves(os.path.join(hold.root, token))
+        # One in use as well, if it is empty: the originals of its files have gone.
+        left = [token for token in tokens if not _removed(os.path.join(hold.root, token)) and token not in used]
         if left:
             _tidy(hold, left, deliveries, ledger)
         if hold.beside:
@@ -57,7 +61,6 @@ def _tidy(hold: HoldFolder, tokens: Sequence[str], deliveries: Mapping[str, Deli
             Held(delivery.inbox, hold).give_back(arrival, delivery.output.disk)
     hold.close()
     for folder in folders:
-        _remove_halves(folder)
         if not _removed(folder):
             log.error("orphans_found", folder=to_text(folder), remedy="pigeonholed fsck")
 

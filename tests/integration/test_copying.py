@@ -21,13 +21,13 @@ from sqlalchemy.engine import Engine
 
 from helpers import fingerprint_of, make_arrival, make_tree, png, read_tree
 from mounts import another_mount
-from pigeonholed import recovery, tables
+from pigeonholed import memory, recovery, tables
 from pigeonholed.copy_custody import Copying
 from pigeonholed.custody import Custody, Renaming
 from pigeonholed.finishing import Delivery, Finisher
 from pigeonholed.hold_folder import HOLD, HoldFolder, held_name
 from pigeonholed.images import Arrival, Fingerprint, Placement, Prediction
-from pigeonholed.ledger import Copy, Ledger, Plan
+from pigeonholed.ledger import Copied, Copy, Ledger, Plan
 from pigeonholed.memory import Memory, signature_of
 from pigeonholed.originals import Held, InPlace
 from pigeonholed.output import Output
@@ -165,6 +165,72 @@ class TestHeld:
         assert desk.work(arrival).read_bytes() == CONTENT
         assert read_tree(desk.inbox) == {"s": {}}
 
+    def test_original_that_a_power_cut_put_back_into_the_inbox_is_taken_again_and_its_copy_made_anew(
+        self, desk: Desk
+    ) -> None:
+        """Its claim was not durable yet, its copy was. Both would be filed."""
+        arrival = desk.claimed()
+        desk.put(desk.inbox / "s/x.png")
+        desk.put(desk.work(arrival))
+        assert desk.recover() == [1]
+        assert desk.work(arrival).read_bytes() == CONTENT
+        assert read_tree(desk.inbox) == {"s": {}}
+        assert (desk.status(), desk.rows()[0]["sha256"]) == ("ingested", SHA256)
+
+    def test_the_same_goes_for_an_original_that_was_replaced_just_before_its_claim(self, desk: Desk) -> None:
+        """Its row knows the time of the one before: what was copied is what counts."""
+        arrival = desk.claimed()
+        desk.put(desk.inbox / "s/x.png")
+        os.utime(desk.inbox / "s/x.png", ns=(0, MTIME_NS + 1))
+        desk.put(desk.work(arrival))
+        assert desk.recover() == [1]
+        assert read_tree(desk.inbox) == {"s": {}}
+        assert desk.rows()[0]["mtime_ns"] == MTIME_NS + 1
+
+    def test_copy_whose_original_was_replaced_since_is_used_and_the_new_file_is_a_new_arrival(self, desk: Desk) -> None:
+        arrival = desk.claimed()
+        desk.put(desk.inbox / "s/x.png", b"another")
+        desk.put(desk.work(arrival))
+        assert desk.recover() == [1]
+        assert desk.work(arrival).read_bytes() == CONTENT
+        assert read_tree(desk.inbox) == {"s": {"x.png": b"another"}}
+
+    def test_copy_is_used_where_its_original_can_not_be_taken_again(
+        self, desk: Desk, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """It is all that we have in hand; the original is a new arrival when it can be taken."""
+        arrival = desk.claimed()
+        desk.put(desk.inbox / "s/x.png")
+        desk.put(desk.work(arrival))
+
+        def refuse(_originals: Held, _arrival: Arrival) -> None:
+            raise PermissionError(errno.EACCES, "Permission denied")
+
+        monkeypatch.setattr(Held, "take", refuse)
+        assert desk.recover() == [1]
+        assert desk.work(arrival).read_bytes() == CONTENT
+        assert read_tree(desk.inbox)["s"] == {"x.png": CONTENT}
+
+    def test_half_a_copy_beside_what_is_used_does_not_stay(self, desk: Desk) -> None:
+        arrival = desk.claimed()
+        desk.put(desk.work(arrival))
+        desk.put(f"{desk.work(arrival)}.part", CONTENT[:9])
+        assert desk.recover() == [1]
+        assert os.listdir(desk.output.batch_folder(TOKEN)) == [arrival.key]
+
+    def test_folder_of_an_original_that_is_gone_does_not_stay_in_the_inbox(self, desk: Desk) -> None:
+        """Killed between the removal of the one and of the other."""
+        arrival = desk.ingested()
+        desk.put(desk.work(arrival))
+        make_tree(desk.inbox, {HOLD: {TOKEN: {}}})
+        assert desk.recover() == [1]
+        assert read_tree(desk.inbox) == {}
+
+    def test_half_of_what_was_being_put_back_does_not_stay_in_the_inbox(self, desk: Desk) -> None:
+        make_tree(desk.inbox, {HOLD: {f"{TOKEN}.part": CONTENT[:9], "a user's own": b"x"}})
+        desk.recover()
+        assert read_tree(desk.inbox) == {HOLD: {"a user's own": b"x"}}
+
     def test_original_that_cannot_be_copied_goes_back_and_its_row_ends(self, desk: Desk) -> None:
         arrival = desk.claimed()
         held = desk.hold_original(arrival)
@@ -283,16 +349,16 @@ class TestHeld:
 class TestKept:
     @pytest.fixture
     def desk(self, desk: Desk) -> Desk:
-        memory = Memory("camera", str(desk.inbox), desk.ledger)
-        desk.custody = Copying(InPlace(str(desk.inbox), memory), desk.output, desk.ledger)
+        known = Memory("camera", str(desk.inbox), desk.ledger)
+        desk.custody = Copying(InPlace(str(desk.inbox), known), desk.output, desk.ledger)
         return desk
 
     def fresh(self, desk: Desk) -> list[str]:
         """What would be taken, asked by a process that has just begun."""
-        memory = Memory("camera", str(desk.inbox), desk.ledger)
+        known = Memory("camera", str(desk.inbox), desk.ledger)
         status = os.lstat(desk.inbox / "s/x.png")
         file = make_arrival("s/x.png", size=status.st_size, mtime_ns=status.st_mtime_ns).file
-        return [found.path for found in memory.fresh([file])]
+        return [found.path for found in known.fresh([file])]
 
     def test_file_is_copied_once_whatever_a_crash_left(self, desk: Desk) -> None:
         arrival = desk.claimed()
@@ -384,6 +450,41 @@ class TestKept:
         desk.ledger.close([make_arrival("s/x.png", 1)], recovery.Status.LOST, "for a test")
         assert self.fresh(desk) == ["s/x.png"]
 
+    def test_file_that_goes_while_it_is_looked_up_is_left_out(self, desk: Desk) -> None:
+        self._remembered(desk).unlink()
+        file = make_arrival("s/x.png", size=len(CONTENT), mtime_ns=MTIME_NS).file
+        assert desk.custody.fresh([file]) == []
+        assert not desk.custody.knows("s/x.png")
+
+    def test_file_that_cannot_be_read_again_is_new_and_its_claim_says_why(
+        self, desk: Desk, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Taken for the one that was copied, a file that others wrote to would never come."""
+        self._remembered(desk).chmod(0o600)
+
+        def refuse(_root: str, _path: str) -> int:
+            raise PermissionError(errno.EACCES, "Permission denied")
+
+        monkeypatch.setattr(memory, "open_beneath", refuse)
+        assert self.fresh(desk) == ["s/x.png"]
+
+    def test_what_is_forgotten_while_it_is_looked_up_is_asked_about_again(
+        self, desk: Desk, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """An undo between the question and the answer: noted as seen, the file would never come again."""
+        self._remembered(desk)
+        file = make_arrival("s/x.png", size=len(CONTENT), mtime_ns=MTIME_NS).file
+        copied = Ledger.copied
+
+        def copied_then_forgotten(ledger: Ledger, inbox: str, paths: list[str]) -> dict[str, Copied]:
+            found = copied(ledger, inbox, paths)
+            desk.custody.forget()
+            return found
+
+        monkeypatch.setattr(Ledger, "copied", copied_then_forgotten)
+        assert desk.custody.fresh([file]) == []
+        assert not desk.custody.knows("s/x.png")
+
     def test_what_was_seen_lately_costs_no_query(self, desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
         original = self._remembered(desk)
         file = make_arrival("s/x.png", size=len(CONTENT), mtime_ns=MTIME_NS).file
@@ -410,8 +511,8 @@ class TestPutBack:
         return returned.back, len(returned.refused)
 
     def _keep(self, desk: Desk) -> None:
-        memory = Memory("camera", str(desk.inbox), desk.ledger)
-        desk.custody = Copying(InPlace(str(desk.inbox), memory), desk.output, desk.ledger)
+        known = Memory("camera", str(desk.inbox), desk.ledger)
+        desk.custody = Copying(InPlace(str(desk.inbox), known), desk.output, desk.ledger)
 
     def test_copy_goes_where_its_original_is_still_there(self, desk: Desk) -> None:
         filed = self._filed(desk)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -12,6 +13,7 @@ from sqlalchemy.engine import Engine
 
 from helpers import make_arrival
 from pigeonholed import tables
+from pigeonholed.disk import WAITED_FOR
 from pigeonholed.images import Arrival, Fingerprint, Placement, Prediction, Reason, Status
 from pigeonholed.ledger import Ledger, Plan
 from pigeonholed.paths import from_text
@@ -279,3 +281,67 @@ def test_poison_is_found_by_its_small_index(db: Engine, ledger: Ledger) -> None:
     with db.connect() as connection:
         plan = " ".join(str(row) for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {query}"))
     assert "images_poison" in plan
+
+
+def test_results_answer_to_every_condition_that_is_given(ledger: Ledger) -> None:
+    """What `undo --last 1` or `--since` took too many of would be moved out of the output."""
+    for number in (1, 2, 3):
+        arrival = make_arrival(f"{number}.png", number, inbox="other" if number == 3 else "camera")
+        ledger.claim([arrival])
+        plan = _rejected(arrival) if number == 2 else _sorted(arrival, f"cat/{number}.png")
+        ledger.plan([plan])
+        ledger.confirm([arrival])
+    now = datetime.now(UTC)
+    asked: dict[str, list[int]] = {
+        "all": [file.id for file in ledger.filed()],
+        "last": [file.id for file in ledger.filed(last=2)],
+        "image": [file.id for file in ledger.filed(image=2)],
+        "placement": [file.id for file in ledger.filed(placement=Placement.REJECTED)],
+        "reason": [file.id for file in ledger.filed(reason=Reason.EMPTY)],
+        "inbox": [file.id for file in ledger.filed(inbox="other")],
+        "since": [file.id for file in ledger.filed(since=now - timedelta(hours=1))],
+        "later": [file.id for file in ledger.filed(since=now + timedelta(hours=1))],
+    }
+    assert asked == {
+        "all": [3, 2, 1], "last": [3, 2], "image": [2], "placement": [2], "reason": [2], "inbox": [3],
+        "since": [3, 2, 1], "later": [],
+    }  # fmt: skip
+
+
+def test_released_files_are_held_no_longer_but_those_on_their_way_are(ledger: Ledger) -> None:
+    for number in (1, 2):
+        arrival = make_arrival(f"{number}.png", number)
+        ledger.claim([arrival])
+        ledger.plan([_sorted(arrival, f"cat/{number}.png")])
+        ledger.confirm([arrival])
+    (second, first) = ledger.filed()
+    ledger.begin_return([first, second], hold=True)
+    ledger.end_return([first])
+    assert len(ledger.holds()) == 2
+    ledger.release()
+    assert [hold.path for hold in ledger.holds()] == ["2.png"]
+    assert [file.id for file in ledger.returning()] == [2]
+
+
+def test_model_that_served_before_is_known_and_nobody_guesses_without_a_database(db: Engine, ledger: Ledger) -> None:
+    ledger.record_model("tiny", 1, "d" * 64, ["cat"])
+    assert ledger.has_served("d" * 64)
+    assert not ledger.has_served("e" * 64)
+    assert ledger.reachable
+    _lose(db)
+    assert not ledger.has_served("d" * 64)
+
+
+def test_database_that_is_away_does_not_make_copied_files_new(db: Engine, ledger: Ledger) -> None:
+    """They would all be copied a second time. It is waited for."""
+    _lose(db)
+    with pytest.raises(TimeoutError) as away:
+        ledger.copied("camera", ["x.png"])
+    assert away.value.errno in WAITED_FOR
+
+
+def _lose(db: Engine) -> None:
+    def fail(_connection: sa.Connection) -> None:
+        raise sa.exc.OperationalError("BEGIN", {}, sqlite3.OperationalError("unable to open database file"))
+
+    sa.event.listen(db, "begin", fail)

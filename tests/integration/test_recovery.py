@@ -6,6 +6,7 @@ before and after each of its steps, on a real disk and a real database, and star
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import random
@@ -29,6 +30,7 @@ from pigeonholed.copying import Copier
 from pigeonholed.custody import Custody, Renaming
 from pigeonholed.decoding import Demand, examine
 from pigeonholed.disk import Disk
+from pigeonholed.errors import Unavailable
 from pigeonholed.finishing import Delivery, Finisher
 from pigeonholed.hold_folder import HoldFolder
 from pigeonholed.ignoring import NameFilter
@@ -184,6 +186,20 @@ class TestClaimed:
         assert desk.recover() == []
         assert desk.status() == "vanished"
 
+    def test_folder_that_nobody_may_take_from_does_not_keep_the_daemon_from_starting(
+        self, desk: Desk, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        arrival = desk.arrival()
+        desk.in_inbox(arrival)
+
+        def refuse(_custody: Renaming, _arrival: Arrival) -> None:
+            raise PermissionError(errno.EACCES, "Permission denied")
+
+        monkeypatch.setattr(Renaming, "take", refuse)
+        assert desk.recover() == []
+        assert desk.status() == "vanished"  # it comes again as a new arrival
+        assert read_tree(desk.inbox) == {"s": {"x.png": CONTENT}}
+
 
 class TestPlanned:
     def test_in_the_work_folder_it_is_moved_and_filed(self, desk: Desk) -> None:
@@ -245,6 +261,17 @@ class TestPlanned:
         desk.planned()
         assert desk.recover() == []
         assert (desk.status(), desk.lost) == ("lost", [1])
+
+    def test_files_that_should_be_in_an_output_that_is_new_are_not_called_lost(self, desk: Desk) -> None:
+        """Its mount is away. At the next start it must be new again."""
+        desk.planned()
+        desk.output.fresh = True
+        owner = Path(desk.output.private, "owner")
+        owner.write_text("ours")
+        with pytest.raises(Unavailable, match="1 files in flight should be in the output"):
+            desk.recover()
+        assert (desk.status(), desk.lost) == ("planned", [])
+        assert not owner.exists()
 
     @pytest.mark.parametrize("content", [b"other bytes", CONTENT[::-1]])
     def test_other_bytes_at_its_destination_are_not_taken_for_it(self, desk: Desk, content: bytes) -> None:

@@ -189,3 +189,11 @@ def test_reader_sees_whole_transactions_while_the_writer_writes(db: Engine, writ
     while thread.is_alive():
         counts.add(len(_names(db)))
     assert all(count % 2 == 0 for count in counts)
+
+
+def test_writer_that_has_ended_says_so_rather_than_let_anybody_wait(db: Engine) -> None:
+    with _started(db) as writer:
+        writer.write([_change("a")])
+    with pytest.raises(Stopped):
+        writer.write([_change("b")])
+    assert _names(db) == {"a"}

@@ -17,7 +17,7 @@ from pathlib import Path
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # as pytest does
 
-from protocol.model import COPYING, RENAMING, Protocol
+from protocol.model import VARIANTS, Protocol
 from protocol.mutants import MUTANTS
 from protocol.state import NAME, OUTSIDER, Image, World, at
 from protocol.world import begin, happenings, started, steps
@@ -183,6 +183,12 @@ SMALL = {
         begin(power_cuts=1, drops=1),
         begin(kills=1, drops=1, overwrites=1),
         begin(power_cuts=1, retries=1),
+        begin(kills=1, power_cuts=1, returns=1),
+    ],
+    "hostile": [
+        begin(kills=1, power_cuts=1),
+        begin(power_cuts=1, drops=1, overwrites=1),
+        begin(kills=1, retries=1),
     ],
 }
 """Seconds: each kind of fault, beside a kill or a power cut."""
@@ -198,6 +204,10 @@ FULL = {
         begin(kills=2, power_cuts=1, drops=1, outsiders=1, returns=1),
         begin(kills=1, power_cuts=2, outsiders=1, retries=1),
     ],
+    "hostile": [
+        begin(kills=2, power_cuts=1, drops=1, overwrites=1),
+        begin(kills=1, power_cuts=1, outsiders=1, returns=1),
+    ],
 }
 """Minutes: all of them together, and the same fault twice."""
 
@@ -212,7 +222,7 @@ def main() -> int:
         print(*reports, sep="\n")
         return int(any(report.fault is None for report in reports))
     reports = []
-    for protocol in (RENAMING, COPYING):
+    for protocol in VARIANTS:
         for world in (FULL if chosen.full else SMALL)[protocol.name]:
             reports.append(search(protocol, world))
             print(reports[-1], flush=True)

@@ -7,8 +7,9 @@ drop, an outsider, a kill) stands in the same record, so that the model can be l
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,12 +19,17 @@ import pytest
 from helpers import make_served, make_tree
 from pigeonholed import database, recovery
 from pigeonholed.claiming import Claimer, Feed
+from pigeonholed.copy_custody import Copying
+from pigeonholed.copying import Copier
+from pigeonholed.custody import Custody, Renaming
 from pigeonholed.decoding import Demand, examine
 from pigeonholed.disk import Disk
 from pigeonholed.finishing import Delivery, Finisher
+from pigeonholed.hold_folder import HOLD, HoldFolder
 from pigeonholed.images import Arrival, Decoded, Handled, ImageFile
 from pigeonholed.ledger import Ledger
 from pigeonholed.metrics import Metrics
+from pigeonholed.originals import Held
 from pigeonholed.output import Output
 from pigeonholed.patience import Patience
 from pigeonholed.placing import Placer
@@ -31,7 +37,7 @@ from pigeonholed.returning import Holds, Returner
 from pigeonholed.serving import Policy
 from pigeonholed.watching import Rules, Watch
 from pigeonholed.writer import Change, Writer
-from protocol.model import Protocol
+from protocol.model import COPYING, HOSTILE, RENAMING, Protocol
 from protocol.state import Image, Process
 from protocol.world import begin, started, steps
 
@@ -43,6 +49,7 @@ Outside = Callable[[Image, Process], tuple[Image, Process]]
 _SILENT = frozenset({"read", "last_look", "submit", ""})
 _COMMITS = {
     "claim": "claim",
+    "ingest": "ingest",
     "plan": "plan",
     "filed": "confirm",
     "close": "close",
@@ -58,12 +65,43 @@ _SAME = {
     "resume_returns": "cancel_return",
     "remove_batch_folders": "rmdir",
     "remove_missed_folder": "rmdir",
+    "remove_hold_folder": "rmdir",
+    "remove_hold_found": "rmdir",
     "sweep": "rmdir",
+    "sweep_one_folders": "rmdir",
+    "remove_one_folders": "rmdir",
+    "make_one_folder": "make_batch_folder",
     "look": "take_in",
+    "look_in_hold": "take_in",
+    "take_in_hold": "take_in",
+    "unlink_copied": "unlink_source",
+    "unlink_leftovers": "unlink_source",
+    "discard_halves": "discard_copy",
+    "finish_copies": "unlink_filed",
     "sync_given_back": "sync_return",
     "sync_vanished": "sync_return",
+    "sync_finished": "sync_copied_back",
 }
 """Steps of the model that are one and the same call of the code."""
+_KINDS = [
+    (re.compile(kind), name)
+    for kind, name in {
+        r"sorted/\.pigeonholed": "private",
+        r"sorted/\.pigeonholed/[0-9a-f]{16}": "batch",
+        r"(sorted/\.pigeonholed|inbox/\.pigeonholed-hold)/[0-9a-f]{16}/\d+-[0-9a-f]{32}\.held": "original",
+        r"sorted/\.pigeonholed/[0-9a-f]{16}/[0-9a-f]{32}": "work",
+        r"sorted/\.pigeonholed/[0-9a-f]{16}/[0-9a-f]{32}\.part": "part",
+        r"inbox": "inbox",
+        r"inbox/\.pigeonholed-hold": "root",
+        r"inbox/\.pigeonholed-hold/[0-9a-f]{16}": "hold",
+        r"inbox/\.pigeonholed-hold/[0-9a-f]{16}\.part": "back",
+        r"inbox/x": "dropped",
+        r"sorted": "sorted",
+        r"sorted/cat": "class",
+        r"sorted/cat/x(-\d)?": "filed",
+    }.items()
+]
+"""What each path is; the daemon touches no other."""
 
 
 class Killed(BaseException):
@@ -75,6 +113,7 @@ class Recorder:
     """What the daemon did, and what was done to it. With `kill_after`, it dies before its next effect."""
 
     place: Path
+    protocol: Protocol
     done: list[Effect | Outside] = field(default_factory=list)
     kill_after: int | None = None
     on: bool = False
@@ -83,7 +122,8 @@ class Recorder:
     def install(self, monkeypatch: pytest.MonkeyPatch) -> None:
         for owner, name, named in [
             (os, "mkdir", self._mkdir), (os, "rename", self._rename), (Disk, "rename_new", self._rename_new),
-            (os, "rmdir", lambda path: "rmdir"), (Writer, "write", self._write),
+            (os, "rmdir", self._rmdir), (os, "unlink", self._unlink), (Copier, "copy", self._copy),
+            (Writer, "write", self._write),
         ]:  # fmt: skip
             monkeypatch.setattr(owner, name, self._recorded(getattr(owner, name), named))
         fsync = os.fsync
@@ -93,7 +133,7 @@ class Recorder:
                 self._die_if_due()
             fsync(fd)
             if self.on:
-                self._synced.add(self._relative(os.readlink(f"/proc/self/fd/{fd}")))
+                self._synced.add(self._path("", fd))
 
         monkeypatch.setattr(os, "fsync", recorded_fsync)
 
@@ -107,13 +147,20 @@ class Recorder:
             if not (number and effect in once and effect == self.done[number - 1])
         ]
 
+    @contextmanager
+    def looking_away(self) -> Iterator[None]:
+        """Somebody else does something."""
+        on, self.on = self.on, False
+        yield
+        self.on = on
+
     def outside(self, happens: Outside) -> None:
         self._flush()
         self.done.append(happens)
 
     def _recorded(self, original: Callable[..., Any], named: Callable[..., str | None]) -> Callable[..., Any]:
         def step(*arguments: Any, **more: Any) -> Any:
-            name = named(*arguments) if self.on else None
+            name = named(*arguments, **more) if self.on else None
             if name is None:
                 return original(*arguments, **more)
             self._flush()
@@ -128,24 +175,67 @@ class Recorder:
         if self.kill_after is not None and len(self.done) >= self.kill_after:
             raise Killed
 
-    def _relative(self, path: str) -> str:
-        return os.path.relpath(path, self.place)
+    def _path(self, path: str, folder: int | None = None) -> str:
+        """A path relative to the place, however it was reached."""
+        above = "" if folder is None else os.readlink(f"/proc/self/fd/{folder}")
+        whole = os.path.join(above, path).rstrip("/")
+        real = os.path.join(os.path.realpath(os.path.dirname(whole)), os.path.basename(whole))
+        for name in ("inbox", "sorted"):
+            root = os.path.realpath(self.place / name)
+            if os.path.realpath(whole) == root:
+                return name
+            if real.startswith(f"{root}/"):
+                return name + real.removeprefix(root)
+        raise AssertionError(f"the daemon has nothing to do at {whole}")
 
-    def _mkdir(self, path: str, _mode: int = 0) -> str | None:
-        if os.path.isdir(path):
+    def _kind(self, path: str, folder: int | None = None) -> str:
+        return _kind_of(self._path(path, folder))
+
+    def _mkdir(self, path: str, _mode: int = 0, *, mode: int = 0, dir_fd: int | None = None) -> str | None:
+        made = self._path(path, dir_fd)
+        if os.path.isdir(self.place / made):
             return None
-        return "make_batch_folder" if os.path.basename(os.path.dirname(path)) == ".pigeonholed" else "make_folders"
+        return {"batch": "make_batch_folder", "hold": "make_hold_folder", "class": "make_folders"}.get(_kind_of(made))
 
-    def _rename(self, source: str, _target: str) -> str:
-        assert self._relative(source).startswith("inbox/"), source
-        return "take_in"
+    def _rmdir(self, path: str, *, dir_fd: int | None = None) -> str | None:
+        return None if self._kind(path, dir_fd) == "root" else "rmdir"  # what is in that folder is what counts
 
-    def _rename_new(self, _disk: Disk, source: str, target: str) -> str | None:
-        if os.path.lexists(target) or not os.path.isdir(os.path.dirname(target)):
+    def _rename(self, source: str, target: str, *, src_dir_fd: int | None = None, dst_dir_fd: int | None = None) -> str:
+        renamed = self._kind(source, src_dir_fd), self._kind(target, dst_dir_fd)
+        return {("dropped", "work"): "take_in", ("dropped", "original"): "take_in", ("part", "work"): "name_copy"}[
+            renamed
+        ]
+
+    def _rename_new(
+        self, _disk: Disk, source: str, target: str, *, source_dir: int | None = None, target_dir: int | None = None
+    ) -> str | None:
+        new = self._path(target, target_dir)
+        if os.path.lexists(self.place / new) or not os.path.isdir(os.path.dirname(self.place / new)):
             return None  # it will fail, and change nothing
-        if self._relative(target).startswith("inbox/"):
-            return "give_back" if "/.pigeonholed/" in source else "move_back"
-        return "move"
+        renamed = self._kind(source, source_dir), _kind_of(new)
+        return {
+            ("work", "filed"): "move",
+            ("work", "dropped"): "give_back",
+            ("filed", "dropped"): "move_back",
+            ("back", "dropped"): "name_back",
+        }[renamed]
+
+    def _unlink(self, path: str, *, dir_fd: int | None = None) -> str | None:
+        gone = self._path(path, dir_fd)
+        if not os.path.lexists(self.place / gone):
+            return None
+        return {
+            "original": "unlink_source",
+            "part": "discard_copy",
+            "back": "discard_back",
+            "filed": "unlink_filed",
+        }[_kind_of(gone)]
+
+    def _copy(self, _copier: Copier, _source: int, target: str) -> str | None:
+        copied = self._path(target)
+        if os.path.lexists(self.place / copied):
+            return None  # it will fail
+        return {"part": "copy", "back": "copy_back"}[_kind_of(copied)]
 
     def _write(self, _writer: Writer, changes: Sequence[Change]) -> str | None:
         steps_of = {id(statement): name for name, statement in vars(self.statements).items()}
@@ -154,33 +244,49 @@ class Recorder:
         return "plan" if "plan" in commits else commits[0] if commits else None
 
     def _flush(self) -> None:
-        if names := _syncs(self._synced):
+        if names := _syncs(self._synced, self.protocol):
             self.done.append(names)
         self._synced.clear()
 
     statements: Any = None
 
 
-def _syncs(paths: Iterable[str]) -> Effect:
+def _kind_of(path: str) -> str:
+    return next(name for kind, name in _KINDS if kind.fullmatch(path))
+
+
+def _syncs(paths: Iterable[str], protocol: Protocol) -> Effect:
     """Which syncs of the model a set of synced paths amounts to."""
+    hold = {"inbox", "root", "hold"} if protocol is COPYING else {"inbox", "batch"}
     paths = set(paths)
-    private = "sorted/.pigeonholed"
-    files = {path for path in paths if path.startswith(private) and path.count("/") == 3}
-    tokens = {path for path in paths if path.startswith(private) and path.count("/") == 2}
-    claimed = {os.path.dirname(path) for path in files}
+    kinds = {_kind_of(path) for path in paths}
+    batches = {path for path in paths if _kind_of(path) == "batch"}
+    claimed = {os.path.dirname(path) for path in paths if _kind_of(path) == "work"}
     names = set()
-    if files:
+    if "part" in kinds:
+        names.add("sync_copy")
+    if claimed:
         names.add("sync_contents")
-    if files and claimed <= tokens and "inbox" in paths:
+    if claimed and claimed <= batches and "inbox" in kinds:
         names.add("sync_claims")
-    if private in paths:
+    if "private" in kinds:
         names.add("sync_work_folders")
-    if "sorted/cat" in paths and tokens - claimed:
+    if "private" in kinds and batches and not claimed:
+        names.add("sync_copy_name")
+    if "private" in kinds and not claimed and hold <= kinds:
+        names.add("sync_holds")
+    if "class" in kinds and batches - claimed:
         names.add("sync_moves")
-    if "sorted" in paths:
+    if "sorted" in kinds:
         names.add("sync_new_folders")
-    if not files and "inbox" in paths and ("sorted/cat" in paths or tokens):
+    if not claimed and "private" not in kinds and "inbox" in kinds and ("class" in kinds or batches):
         names.add("sync_return")
+    if "back" in kinds:
+        names.add("sync_copy_back")
+    if kinds == {"inbox"}:
+        names.add("sync_back")
+    if kinds == {"inbox", "dropped"}:
+        names.add("sync_copied_back")
     return tuple(sorted(names))
 
 
@@ -208,22 +314,33 @@ class Daemon:
     def __init__(self, place: Path, recorder: Recorder) -> None:
         self.place, self.recorder = place, recorder
         recorder.on = False
+        self._descriptors: list[HoldFolder | Disk] = []
         self._engine = database.connect(f"sqlite:///{place / 'pigeonholed.db'}")
         self._writer = Writer(self._engine)
         self._writer.start()
         self.ledger = Ledger(self._engine, self._writer)
         recorder.statements = self.ledger._steps
         self.output = Output.open(place / "sorted", self.ledger.identity)
-        self.deliveries = {"camera": Delivery(str(place / "inbox"), self.output, Placer())}
+        custody = self._custody(str(place / "inbox"), recorder.protocol)
+        self.deliveries = {"camera": Delivery(str(place / "inbox"), self.output, Placer(), custody)}
         self.finisher = Finisher(self.deliveries, self.ledger, Patience(), lambda _: None, lambda _: None)
         self.holds = Holds(self.ledger.holds())
         self.returner = Returner(self.ledger, self.deliveries, self.holds)
         rules = Rules("camera", str(place / "inbox"), 0.0, 0.0, 30.0, True)
-        self._feed = Feed(Watch(rules, _AllNames(), self.output.now_ns), self.output)
+        self._feed = Feed(Watch(rules, _AllNames(), self.output.now_ns), self.output, custody)
         self.queue = _Queue()
         self._claimer = Claimer([self._feed], self.ledger, self.queue, Patience(), Metrics())  # type: ignore[arg-type]
         self._served = make_served()
         recorder.on = True
+
+    def _custody(self, inbox: str, protocol: Protocol) -> Custody:
+        if protocol is RENAMING:
+            return Renaming(inbox, self.output)
+        in_output = protocol is HOSTILE
+        hold = HoldFolder.in_output(self.output) if in_output else HoldFolder.in_inbox(inbox, private=True)
+        custody = Copying(Held(inbox, hold), self.output, self.ledger)
+        self._descriptors = [hold, custody._disk]
+        return custody
 
     def start(self) -> None:
         """As `pipeline.build` does: what was being put back first, then what was in flight."""
@@ -261,14 +378,15 @@ class Daemon:
             if not self.claim():
                 return
 
-    def put_back(self) -> None:
-        self.returner.put_back(self.ledger.filed(), hold=True)
+    def put_back(self, *, hold: bool) -> None:
+        self.returner.put_back(self.ledger.filed(), hold=hold)
 
     def end(self) -> None:
         """What the kernel does for a dead process, and not more."""
         self.recorder.on = False
-        with suppress(OSError):
-            self.output.disk.close()
+        for holder in (*self._descriptors, self.output.disk):
+            with suppress(OSError):
+                holder.close()
         os.close(self.output._lock.fd)
         self._writer.stop()
 
@@ -332,5 +450,16 @@ def killed(image: Image, _process: Process) -> tuple[Image, Process]:
     return image, started()
 
 
-def prepare(place: Path, content: bytes) -> None:
-    make_tree(place, {"sorted": {}, "inbox": {"x": content}})
+def prepare(place: Path, content: bytes, elsewhere: Path | None) -> None:
+    """A place with a file in its inbox, which is on another mount if one is given."""
+    make_tree(place, {"sorted": {}})
+    if elsewhere is not None:
+        (place / "inbox").symlink_to(make_tree(elsewhere / place.name, {}))
+    make_tree(place / "inbox", {"x": content})
+
+
+def names_in(inbox: Path) -> list[str]:
+    """What lies in an inbox, but for the root of holds, which nothing may be in."""
+    if (inbox / HOLD).is_dir():
+        assert os.listdir(inbox / HOLD) == []
+    return [name for name in os.listdir(inbox) if name != HOLD]

@@ -35,11 +35,42 @@ What our daemon does, in its order (names are those of its functions). RENAMING,
                 sync_return         fsync of both folders
                 end_return          COMMIT `returned`     (name taken: cancel_return)
 
-COPYING, inbox on another mount or hostile (reference 1.5, with our statuses): `take_in` renames into a hold on the
-inbox's own mount. Then copy, sync_copy, name_copy (part -> KEY), sync_copy_name, sync_claims, sync_work_folders,
-ingest (COMMIT `ingested` with the hash), unlink_source; the rest as above. At the start a `claimed` row is copied
-anew from its hold (discard_copy first), and unlink_leftovers removes a source whose row is further than `claimed`:
-its unlink is never synced, so a power cut may bring it back at any later time.
+COPYING, inbox on another mount (reference 1.5, with our statuses):
+
+    claimer     make_batch_folder, claim  as above; make_hold_folder between them       HoldFolder.folder
+                take_in_hold        rename INBOX/x -> INBOX/.pigeonholed-hold/TOKEN/    Held.take
+                copy                into KEY.part in the batch folder                   Copier.copy
+                sync_copy           fsync of it
+                name_copy           rename KEY.part -> KEY, over a copy that an earlier process has left
+                sync_copy_name      fsync of TOKEN                            \
+                sync_holds          fsync of the hold, its root and the inbox  | in any order
+                sync_work_folders   fsync of .pigeonholed                     /
+                ingest              COMMIT `ingested` with the hash                     Ledger.ingest
+                unlink_source       unlink of the original; its sync is nobody's: a power cut may bring it back at
+                                    any later time
+                remove_hold_folder  rmdir of the hold's TOKEN                           Custody.end
+    finisher    as above, but for sync_claims: that is done
+    start       finish_copies       what was copied back and is still filed as well is removed from there
+                look_in_hold        as look; an original that is held is the truth, and a `claimed` row is copied from
+                                    it anew. What is in the work folder counts where no original is held; but one that
+                                    a power cut has put back into the inbox is taken again
+                unlink_copied       an original whose copy is recorded and there
+                                    .. the moves, as above; then, an arrival after the other:
+                discard_copy        unlink of KEY.part, which proves nothing
+                copy .. remove_hold_folder
+                discard_halves      what is still a KEY.part                            sweeping.sweep
+                unlink_leftovers    originals of rows that are further than `claimed`
+                discard_back        half of what was being copied back
+    undo        begin_return        COMMIT the intent
+                copy_back           into the root of the hold                           originals.copy_back
+                sync_copy_back      fsync of it
+                name_back           renameat2(NOREPLACE) into the inbox; taken: discard_back, cancel_return
+                sync_back           fsync of the inbox's folder
+                unlink_filed        unlink of what was filed
+                sync_return, end_return
+
+HOSTILE, an inbox whose droppers are not trusted, on the same mount: as COPYING, but the hold is the batch folder in the
+output, and undo renames. In the model the two keep two names, so that a power cut may do more to them than it can.
 
 What the model takes for granted: a rename is atomic (journalling file systems); a commit that returned is durable
 (SQLite `synchronous=FULL`); fsync tells the truth; contents tell files apart (the daemon compares size and hash).
@@ -62,6 +93,7 @@ from protocol.state import (
     Process,
     Row,
     at,
+    back,
     changed,
     committed,
     fated,
@@ -100,6 +132,12 @@ Step = Callable[[Image, Process, tuple[Item, ...]], Result]
 
 def make_batch_folder(image: Image, process: Process, items: tuple[Item, ...]) -> Result:
     return with_folder(image, f"work/{items[0].id}"), process, items, NEXT
+
+
+def make_one_folder(image: Image, process: Process, items: tuple[Item, ...]) -> Result:
+    """The batch folder, which is the hold as well."""
+    image = with_folder(image, f"hold/{items[0].id}")
+    return make_batch_folder(image, process, items)
 
 
 def make_hold_folder(image: Image, process: Process, items: tuple[Item, ...]) -> Result:
@@ -162,85 +200,143 @@ def read(image: Image, process: Process) -> tuple[Image, Process]:
 
 
 # -- copying ----------------------------------------------------------------------------------------------------------
+# One arrival at a time: each number of the model stands for a batch of its own.
 
 
 def discard_copy(image: Image, process: Process, items: tuple[Item, ...]) -> Result:
-    """What an earlier process had copied proves nothing, and is left over where its source turns out to be gone."""
+    """What an earlier process had begun to copy proves nothing."""
     before = image
-    for item in fated(items, "copy", "vanished"):
-        if item.fate == "copy" and not has_folder(image, f"work/{item.id}"):
+    for item in fated(items, "copy")[:1]:
+        if not has_folder(image, f"work/{item.id}"):
             image = with_folder(image, f"work/{item.id}")
-        for place in (part(item.id), work(item.id)):
-            if file := at(image, place):
-                image = renamed(image, file, NOWHERE)
+        if file := at(image, part(item.id)):
+            image = renamed(image, file, NOWHERE)
     return image, process, items, NEXT if image != before else SKIP
 
 
 def copy(image: Image, process: Process, items: tuple[Item, ...]) -> Result:
-    for item in fated(items, "copy"):
-        source = at(image, hold(item.id))
-        if source is None or not has_folder(image, f"work/{item.id}"):
-            return image, process, items, DIE
-        image = changed(image, None, File(source.content, (NOWHERE, part(item.id)), synced=False, ours=True))
-        items = tuple(i._replace(content=source.content) if i.id == item.id else i for i in items)
-    return image, process, items, NEXT if fated(items, "copy") else SKIP
+    if not (copied := fated(items, "copy")[:1]):
+        return image, process, items, SKIP
+    (item,) = copied
+    source = at(image, hold(item.id))
+    if source is None or not has_folder(image, f"work/{item.id}"):
+        return image, process, items, DIE
+    image = changed(image, None, File(source.content, (NOWHERE, part(item.id)), synced=False, ours=True))
+    items = tuple(i._replace(content=source.content) if i.id == item.id else i for i in items)
+    return image, process, items, NEXT
 
 
 def sync_copy(image: Image, process: Process, items: tuple[Item, ...]) -> Result:
-    for item in fated(items, "copy"):
+    copied = fated(items, "copy")[:1]
+    for item in copied:
         image = written(image, part(item.id))
-    return image, process, items, NEXT if fated(items, "copy") else SKIP
+    return image, process, items, NEXT if copied else SKIP
 
 
 def name_copy(image: Image, process: Process, items: tuple[Item, ...]) -> Result:
-    for item in fated(items, "copy"):
+    copied = fated(items, "copy")[:1]
+    for item in copied:
         file = at(image, part(item.id))
         if file is None:
             return image, process, items, DIE
+        if over := at(image, work(item.id)):
+            image = renamed(image, over, NOWHERE)
         image = renamed(image, file, work(item.id))
-    return image, process, items, NEXT if fated(items, "copy") else SKIP
+    return image, process, items, NEXT if copied else SKIP
 
 
 def sync_copy_name(image: Image, process: Process, items: tuple[Item, ...]) -> Result:
-    for item in fated(items, "copy"):
+    copied = fated(items, "copy")[:1]
+    for item in copied:
         image = synced_folder(image, f"work/{item.id}")
-    return image, process, items, NEXT if fated(items, "copy") else SKIP
+    return image, process, items, NEXT if copied else SKIP
 
 
 def sync_holds(image: Image, process: Process, items: tuple[Item, ...]) -> Result:
     """fsync of the hold, of what names it, and of the inbox's folder."""
-    for item in fated(items, "copy"):
-        image = synced_folder(synced_folder(image, f"hold/{item.id}"), folder_of(NAME))
-    image = synced_folders(image, "hold/")
-    return image, process, items, NEXT if fated(items, "copy") else SKIP
+    if not (copied := fated(items, "copy")[:1]):
+        return image, process, items, SKIP
+    image = synced_folder(synced_folder(image, f"hold/{copied[0].id}"), folder_of(NAME))
+    return synced_folders(image, "hold/"), process, items, NEXT
 
 
 def ingest(image: Image, process: Process, items: tuple[Item, ...]) -> Result:
-    copied = fated(items, "copy")
+    copied = fated(items, "copy")[:1]
     image = committed(
         image, copied, ("claimed",), lambda row, item: row._replace(status="ingested", sha256=item.content)
     )
     return image, process, items, NEXT if copied else SKIP
 
 
-def unlink_source(image: Image, process: Process, items: tuple[Item, ...]) -> Result:
-    copied = fated(items, "copy")
-    for item in copied:
+def _unlinked(image: Image, items: tuple[Item, ...], gone: tuple[Item, ...]) -> tuple[Image, tuple[Item, ...]]:
+    for item in gone:
         if file := at(image, hold(item.id)):
             image = renamed(image, file, NOWHERE)
-        image = without_folder(image, f"hold/{item.id}")
-    items = tuple(item._replace(fate="again") if item.fate == "copy" else item for item in items)
+    return image, tuple(item._replace(fate="emptied") if item in gone else item for item in items)
+
+
+def unlink_source(image: Image, process: Process, items: tuple[Item, ...]) -> Result:
+    copied = fated(items, "copy")[:1]
+    image, items = _unlinked(image, items, copied)
     return image, process, items, NEXT if copied else SKIP
 
 
+def unlink_copied(image: Image, process: Process, items: tuple[Item, ...]) -> Result:
+    """At the start: the copy is recorded, and there."""
+    held = fated(items, "held")
+    image, items = _unlinked(image, items, held)
+    return image, process, items, NEXT if held else SKIP
+
+
+def _without_holds(image: Image, items: tuple[Item, ...]) -> Image:
+    for item in fated(items, "emptied"):
+        image = without_folder(image, f"hold/{item.id}")
+    return image
+
+
+def _copied(items: tuple[Item, ...]) -> tuple[Item, ...]:
+    return tuple(item._replace(fate="again") if item.fate == "emptied" else item for item in items)
+
+
+def remove_hold_folder(image: Image, process: Process, items: tuple[Item, ...]) -> Result:
+    if not fated(items, "emptied"):
+        return image, process, items, SKIP
+    flow = Flow("back", "discard_copy") if fated(items, "copy") else NEXT
+    return _without_holds(image, items), process, _copied(items), flow
+
+
+def remove_hold_found(image: Image, process: Process, items: tuple[Item, ...]) -> Result:
+    if not fated(items, "emptied"):
+        return image, process, items, SKIP
+    return _without_holds(image, items), process, _copied(items), Flow("back", "look_in_hold")
+
+
+def leave_hold_folder(image: Image, process: Process, items: tuple[Item, ...]) -> Result:
+    """The hold is the batch folder, which the copy is in."""
+    more = fated(items, "emptied") and fated(items, "copy")
+    return image, process, _copied(items), Flow("back", "discard_copy") if more else SKIP
+
+
+def leave_hold_found(image: Image, process: Process, items: tuple[Item, ...]) -> Result:
+    emptied = fated(items, "emptied")
+    return image, process, _copied(items), Flow("back", "look_in_hold") if emptied else SKIP
+
+
 def unlink_leftovers(image: Image, process: Process, items: tuple[Item, ...]) -> Result:
-    """The janitor: a source whose copy is recorded is not needed, however it came back."""
+    """A source whose copy is recorded is not needed, however it came back."""
     before = image
     for row in image.rows:
-        if row.status in {"ingested", "planned", "filed", "returned"}:
-            if file := at(image, hold(row.id)):
-                image = renamed(image, file, NOWHERE)
-            image = without_folder(image, f"hold/{row.id}")
+        if row.status in {"ingested", "planned", "filed", "returned"} and (file := at(image, hold(row.id))):
+            image = renamed(image, file, NOWHERE)
+    return image, process, items, NEXT if image != before else SKIP
+
+
+def discard_halves(image: Image, process: Process, items: tuple[Item, ...]) -> Result:
+    """Copies that never were complete."""
+    before = image
+    for row in image.rows:
+        if file := at(image, part(row.id)):
+            image = renamed(image, file, NOWHERE)
     return image, process, items, NEXT if image != before else SKIP
 
 
@@ -322,6 +418,18 @@ def remove_batch_folders(image: Image, process: Process, items: tuple[Item, ...]
     return image, process._replace(filed=()), items, NEXT if process.filed else SKIP
 
 
+def remove_one_folders(image: Image, process: Process, items: tuple[Item, ...]) -> Result:
+    """The same where the batch folder is the hold as well."""
+    for item in process.filed:
+        image = _without_one_folder(image, item.id)
+    return image, process._replace(filed=()), items, NEXT if process.filed else SKIP
+
+
+def _without_one_folder(image: Image, id_: int) -> Image:
+    gone = without_folder(without_folder(image, f"work/{id_}"), f"hold/{id_}")
+    return gone if not has_folder(gone, f"work/{id_}") and not has_folder(gone, f"hold/{id_}") else image
+
+
 def make_folders(image: Image, process: Process, items: tuple[Item, ...]) -> Result:
     """mkdir of the class folders that are missing."""
     before = image
@@ -394,38 +502,54 @@ def look(image: Image, process: Process, items: tuple[Item, ...]) -> Result:
     """Find out where the file of the next row in flight is; take again what was never taken."""
     if not (unseen := fated(items, "")):
         return image, process, items, SKIP
-    image, found = _found(image, unseen[0], copying=False)
-    items = tuple(found if item == unseen[0] else item for item in items)
-    return image, process, items, AGAIN
+    image, fate = _found(image, unseen[0], work, "again")
+    return image, process, _with_fate(items, unseen[0], fate), AGAIN
 
 
 def look_in_hold(image: Image, process: Process, items: tuple[Item, ...]) -> Result:
     """The same where files are copied."""
     if not (unseen := fated(items, "")):
         return image, process, items, SKIP
-    image, found = _found(image, unseen[0], copying=True)
-    items = tuple(found if item == unseen[0] else item for item in items)
-    return image, process, items, AGAIN
+    row = row_of(image, unseen[0].id)
+    held, copied, lying = at(image, hold(row.id)), at(image, work(row.id)), at(image, NAME)
+    if row.status == "claimed" and held:
+        fate = "copy"
+    elif row.status == "claimed" and copied and lying and lying.content == copied.content:
+        image, fate = _taken(image, lying, hold(row.id)), "copy"  # a power cut has undone its claim and not the copy
+    elif row.status == "claimed" and copied:
+        fate = "again"  # it was renamed, or its owner has taken the original away: nobody else has it
+    else:
+        image, fate = _found(image, unseen[0], hold, "copy")
+        fate = "held" if row.status == "ingested" and fate == "again" and held else fate
+    return image, process, _with_fate(items, unseen[0], fate), NEXT if fate == "held" else AGAIN
 
 
-def _found(image: Image, item: Item, *, copying: bool) -> tuple[Image, Item]:
+def _with_fate(items: tuple[Item, ...], item: Item, fate: str) -> tuple[Item, ...]:
+    return tuple(other._replace(fate=fate) if other == item else other for other in items)
+
+
+def _found(image: Image, item: Item, to: Callable[[int], str], fate: str) -> tuple[Image, str]:
+    """Where the file of a row is; one that is still in the inbox is taken now."""
     row = row_of(image, item.id)
     waits = at(image, work(row.id))
     if row.status == "planned":
         there = at(image, row.destination)
         is_there = there is not None and there.content == row.sha256
-        return image, item._replace(fate="move" if waits else "moved" if is_there else "lost")
+        return image, "move" if waits else "moved" if is_there else "lost"
     if row.status == "ingested":
-        return image, item._replace(fate="again" if waits else "lost")
-    taken, fate = (hold(row.id), "copy") if copying else (work(row.id), "again")
-    if at(image, taken):
-        return image, item._replace(fate=fate)
+        return image, "again" if waits else "lost"
+    if at(image, to(row.id)):
+        return image, fate
     file = at(image, NAME)
     if file is not None and file.content == row.seen:
-        if not has_folder(image, folder_of(taken)):
-            image = with_folder(image, folder_of(taken))
-        return renamed(image, file, taken), item._replace(fate=fate)
-    return image, item._replace(fate="vanished")
+        return _taken(image, file, to(row.id)), fate
+    return image, "vanished"
+
+
+def _taken(image: Image, file: File, to: str) -> Image:
+    if not has_folder(image, folder_of(to)):
+        image = with_folder(image, folder_of(to))
+    return renamed(image, file, to)
 
 
 def confirm_found(image: Image, process: Process, items: tuple[Item, ...]) -> Result:
@@ -455,12 +579,23 @@ def close_vanished(image: Image, process: Process, items: tuple[Item, ...]) -> R
 
 
 def sweep(image: Image, process: Process, items: tuple[Item, ...]) -> Result:
-    """Remove empty work folders that nothing in flight uses."""
+    """Remove empty work folders that nothing in flight uses, and all empty holds."""
     used = {f"work/{item.id}" for item in fated(items, "again")}
     before = image
     for folder in image.folders:
         if folder.name.startswith(("work/", "hold/")) and folder.name not in used:
             image = without_folder(image, folder.name)
+    return image, process, items, NEXT if image != before else SKIP
+
+
+def sweep_one_folders(image: Image, process: Process, items: tuple[Item, ...]) -> Result:
+    """The same where the batch folder is the hold as well."""
+    used = {item.id for item in fated(items, "again")}
+    before = image
+    for folder in image.folders:
+        kind, _, number = folder.name.partition("/")
+        if kind in {"work", "hold"} and int(number) not in used:
+            image = _without_one_folder(image, int(number))
     return image, process, items, NEXT if image != before else SKIP
 
 
@@ -516,6 +651,82 @@ def resume_returns(image: Image, process: Process, items: tuple[Item, ...]) -> R
     return image, process, gone, NEXT if stayed else SKIP
 
 
+# -- undo to another mount --------------------------------------------------------------------------------------------
+
+
+def copy_back(image: Image, process: Process, items: tuple[Item, ...]) -> Result:
+    (item,) = items
+    file = at(image, item.destination)
+    if file is None:
+        return image, process, items, DIE
+    if at(image, NAME):
+        return image, process, items, Flow("to", "cancel")
+    copied = File(file.content, (NOWHERE, back(item.id)), synced=False, ours=True)
+    return changed(image, None, copied), process, items, NEXT
+
+
+def sync_copy_back(image: Image, process: Process, items: tuple[Item, ...]) -> Result:
+    for item in items:
+        image = written(image, back(item.id))
+    return image, process, items, NEXT
+
+
+def name_back(image: Image, process: Process, items: tuple[Item, ...]) -> Result:
+    (item,) = items
+    file = at(image, back(item.id))
+    if file is None:
+        return image, process, items, DIE
+    if at(image, NAME):
+        return image, process, items, Flow("to", "give up")
+    return renamed(image, file, NAME), process, items, NEXT
+
+
+def sync_back(image: Image, process: Process, items: tuple[Item, ...]) -> Result:
+    return synced_folder(image, folder_of(NAME)), process, items, NEXT
+
+
+def unlink_filed(image: Image, process: Process, items: tuple[Item, ...]) -> Result:
+    for item in items:
+        if file := at(image, item.destination):
+            image = renamed(image, file, NOWHERE)
+    return image, process, items, NEXT
+
+
+def discard_back(image: Image, process: Process, items: tuple[Item, ...]) -> Result:
+    """Half of what was being copied back."""
+    before = image
+    for row in image.rows:
+        if file := at(image, back(row.id)):
+            image = renamed(image, file, NOWHERE)
+    return image, process, items, NEXT if image != before else SKIP
+
+
+def _twice(image: Image) -> tuple[Item, ...]:
+    """What is in the inbox and, the very same, where it was filed."""
+    lying = at(image, NAME)
+    begun = (row for row in image.rows if row.hold in RETURNING and lying is not None)
+    there = ((row, at(image, row.destination)) for row in begun)
+    return tuple(
+        Item(row.id, row.sha256, row.destination)
+        for row, file in there
+        if file is not None and lying is not None and file.content == lying.content
+    )
+
+
+def sync_finished(image: Image, process: Process, items: tuple[Item, ...]) -> Result:
+    """At the start: fsync of the copy and its folder."""
+    if not _twice(image):
+        return image, process, items, SKIP
+    return synced_folder(written(image, NAME), folder_of(NAME)), process, items, NEXT
+
+
+def finish_copies(image: Image, process: Process, items: tuple[Item, ...]) -> Result:
+    """At the start: what was copied back goes from where it was filed."""
+    twice = _twice(image)
+    image = unlink_filed(image, process, twice)[0]
+    return image, process, items, NEXT if twice else SKIP
+
+
 # -- the tables -------------------------------------------------------------------------------------------------------
 
 
@@ -528,35 +739,38 @@ class Protocol:
         routines: the tables.
         locked: one process at a time owns the output.
         durable_commits: a power cut rolls no commit back.
+        passed_over: states of a hold whose file is not claimed.
     """
 
     name: str
     routines: Mapping[str, tuple[Step, ...]]
     locked: bool = True
     durable_commits: bool = True
+    passed_over: frozenset[str] = RETURNING | {"held"}
 
 
 _MOVED = (sync_moves, sync_new_folders, confirm, remove_batch_folders)
-_TURN = (sync_contents, sync_claims, sync_work_folders, sync_moves, sync_new_folders, plan, remove_batch_folders)
+_SYNCS = (sync_work_folders, sync_moves, sync_new_folders)
+_PLANNED = (plan, remove_batch_folders, make_folders, move, replan)
+_GIVEN_BACK = (give_back, sync_given_back, close_given_back, remove_batch_folders)
 _COPY = (copy, sync_copy, name_copy, sync_copy_name, sync_holds, sync_work_folders, ingest, unlink_source)
 _RESUME = (resume_returns, sync_return, end_return)
-_CLOSE = (close_lost, sync_vanished, close_vanished, sweep)
-_TAKE_UP = (confirm_found, make_folders, move, replan, *_MOVED, *_CLOSE, submit)
+_CLOSE = (close_lost, sync_vanished, close_vanished)
+_TAKE_UP = (confirm_found, make_folders, move, replan, *_MOVED, *_CLOSE)
 _DELIVERY = {
-    "turn": (last_look, *_TURN, make_folders, move, replan,
-             give_back, sync_given_back, close_given_back, remove_batch_folders),
+    "turn": (last_look, sync_contents, sync_claims, *_SYNCS, *_PLANNED, *_GIVEN_BACK),
     "settle": _MOVED,
     "missed": (close_missed, remove_missed_folder),
     "return": (begin_return, move_back, sync_return, end_return),
     "cancel": (cancel_return,),
-}  # fmt: skip
+}
 
 RENAMING = Protocol(
     "renaming",
     _DELIVERY
     | {
         "claim": (make_batch_folder, claim, take_in, submit),
-        "start": (*_RESUME, look_for_rows, look, *_TAKE_UP),
+        "start": (*_RESUME, look_for_rows, look, *_TAKE_UP, sweep, submit),
     },
 )
 """Inbox and output on one mount."""
@@ -565,8 +779,33 @@ COPYING = Protocol(
     "copying",
     _DELIVERY
     | {
-        "claim": (make_batch_folder, make_hold_folder, claim, take_in_hold, *_COPY, submit),
-        "start": (*_RESUME, look_for_rows, look_in_hold, discard_copy, *_COPY, unlink_leftovers, *_TAKE_UP),
+        "claim": (make_batch_folder, make_hold_folder, claim, take_in_hold, *_COPY, remove_hold_folder, submit),
+        "turn": (last_look, sync_contents, *_SYNCS, *_PLANNED),
+        "start": (sync_finished, finish_copies, *_RESUME, look_for_rows,
+                  look_in_hold, unlink_copied, remove_hold_found, *_TAKE_UP,
+                  discard_copy, *_COPY, remove_hold_folder,
+                  discard_halves, sweep, unlink_leftovers, sweep, discard_back, submit),
+        "return": (begin_return, copy_back, sync_copy_back, name_back, sync_back, unlink_filed,
+                   sync_return, end_return),
+        "give up": (discard_back, cancel_return),
     },
-)
-"""Inbox on another mount, or hostile."""
+)  # fmt: skip
+"""Inbox on another mount, hostile or not: originals are held on its own mount, and undo copies."""
+
+_MOVED_HERE = (sync_moves, sync_new_folders, confirm, remove_one_folders)
+HOSTILE = Protocol(
+    "hostile",
+    _DELIVERY
+    | {
+        "claim": (make_one_folder, claim, take_in_hold, *_COPY, leave_hold_folder, submit),
+        "turn": (last_look, sync_contents, *_SYNCS, plan, remove_one_folders, make_folders, move, replan),
+        "settle": _MOVED_HERE,
+        "start": (*_RESUME, look_for_rows, look_in_hold, unlink_copied, leave_hold_found,
+                  confirm_found, make_folders, move, replan, *_MOVED_HERE, *_CLOSE,
+                  discard_copy, *_COPY, leave_hold_folder,
+                  discard_halves, sweep_one_folders, unlink_leftovers, sweep_one_folders, submit),
+    },
+)  # fmt: skip
+"""Hostile inbox on the mount of its output: originals are held in the batch folder, and undo renames."""
+
+VARIANTS = (RENAMING, COPYING, HOSTILE)

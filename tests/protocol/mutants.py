@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from protocol import model
-from protocol.model import COPYING, RENAMING, SKIP, Protocol, Result, Step
+from protocol.model import COPYING, HOSTILE, RENAMING, SKIP, Protocol, Result, Step
 from protocol.state import NOWHERE, Image, Item, Process, World, at, changed, fated, renamed, with_folder
 from protocol.world import begin
 
@@ -68,6 +68,11 @@ def earlier(protocol: Protocol, routine: str, step: Step, *, than: Step) -> Prot
     steps = [other for other in protocol.routines[routine] if other is not step]
     steps.insert(steps.index(than), step)
     return _changed(protocol, **{routine: steps})
+
+
+def taken_at_once(protocol: Protocol) -> Protocol:
+    """A file that is put back to be tried again is claimed as soon as it is in the inbox."""
+    return replace(protocol, passed_over=protocol.passed_over - {"retrying"})
 
 
 # -- steps that are wrong ---------------------------------------------------------------------------------------------
@@ -165,6 +170,21 @@ def look_in_hold(image: Image, process: Process, items: tuple[Item, ...]) -> Res
     return model.look_in_hold(image, process, items)
 
 
+def unlink_early(image: Image, process: Process, items: tuple[Item, ...]) -> Result:
+    """The original goes now."""
+    for item in fated(items, "copy")[:1]:
+        if source := at(image, model.hold(item.id)):
+            return renamed(image, source, NOWHERE), process, items, model.NEXT
+    return image, process, items, SKIP
+
+
+def before(protocol: Protocol, routine: str, step: Step, *, new: Step) -> Protocol:
+    """One more step."""
+    steps = list(protocol.routines[routine])
+    steps.insert(steps.index(step), new)
+    return _changed(protocol, **{routine: steps})
+
+
 # -- the list ---------------------------------------------------------------------------------------------------------
 
 _CUT = begin(power_cuts=1)
@@ -209,8 +229,8 @@ _RENAMING = [
      without(RENAMING, model.sync_vanished), begin(kills=1, power_cuts=1, writes=1)),
     ("a class folder that an earlier process made is not synced before `filed`",
      instead(RENAMING, model.sync_new_folders, sync_new_folders), begin(kills=1, power_cuts=1)),
-    ("the name of a file that is going back is given to another",
-     instead(RENAMING, model.last_look, last_look), begin(kills=1, retries=1)),
+    ("the name of a file that is going back is given to another of the same bytes",
+     taken_at_once(instead(RENAMING, model.last_look, last_look)), begin(kills=1, retries=1)),
     ("at the start, whatever is at the destination counts as not put back yet",
      instead(RENAMING, model.resume_returns, resume_returns), begin(kills=1, outsiders=1, returns=1)),
 ]  # fmt: skip
@@ -225,8 +245,10 @@ _COPYING = [
     ("the hold is not synced before `ingested`", without(COPYING, model.sync_holds), _CUT),
     ("moves are not synced before `filed`", without(COPYING, model.sync_moves), _CUT),
     ("a new class folder's name is not synced before `filed`", without(COPYING, model.sync_new_folders), _CUT),
-    ("the source goes before `ingested` is committed",
-     earlier(COPYING, "claim", model.unlink_source, than=model.ingest), _KILL),
+    ("the source goes before its copy's name is synced",
+     before(COPYING, "claim", model.sync_copy_name, new=unlink_early), _CUT),
+    ("the source goes before the copy has its name",
+     before(COPYING, "claim", model.name_copy, new=unlink_early), _KILL),
     ("`ingested` is committed before the copy has its name",
      earlier(COPYING, "claim", model.ingest, than=model.name_copy), _KILL),
     ("the file is claimed before its row is committed",
@@ -237,6 +259,34 @@ _COPYING = [
     ("what an earlier process had copied is trusted", instead(COPYING, model.discard_copy, discard_copy), _CUT),
     ("two processes own the output", replace(COPYING, locked=False), begin(kills=1, drops=1)),
     ("commits are not durable", replace(COPYING, durable_commits=False), _CUT),
+    ("what is copied back is not synced before it has its name",
+     without(COPYING, model.sync_copy_back, model.sync_finished), begin(power_cuts=1, returns=1)),
+    ("what is copied back goes from where it was filed before its new name is synced",
+     without(COPYING, model.sync_back), begin(power_cuts=1, returns=1)),
+    ("what was filed goes before what is copied back has its name",
+     earlier(COPYING, "return", model.unlink_filed, than=model.name_back), begin(kills=1, returns=1)),
+    ("what is copied back and still filed stays filed as well",
+     without(COPYING, model.sync_finished, model.finish_copies), begin(kills=1, returns=1)),
+    ("what was copied back is not synced when the start removes what was filed",
+     without(COPYING, model.sync_finished), begin(kills=1, power_cuts=1, returns=1)),
+    ("half of what was being copied back is left where it is",
+     without(COPYING, model.discard_back, of="start"), begin(kills=1, returns=1)),
+    ("a return is not synced before `returned`",
+     without(COPYING, model.sync_return), begin(power_cuts=1, returns=1)),
+    ("what is being copied back is claimed before it is gone from where it was filed",
+     taken_at_once(COPYING), begin(kills=1, retries=1)),
+]  # fmt: skip
+
+_HOSTILE = [
+    ("the copy's content is not synced before its source goes",
+     without(HOSTILE, model.sync_copy, model.sync_contents), _CUT),
+    ("the copy's name is not synced before its source goes", without(HOSTILE, model.sync_copy_name), _CUT),
+    ("the hold is not synced before `ingested`", without(HOSTILE, model.sync_holds), _CUT),
+    ("a source that came back is left where it is", without(HOSTILE, model.unlink_leftovers), _CUT),
+    ("a copy whose original is not held is used", instead(HOSTILE, model.look_in_hold, look_in_hold), _CUT),
+    ("what an earlier process had copied is trusted", instead(HOSTILE, model.discard_copy, discard_copy), _CUT),
+    ("a return is not synced before `returned`",
+     without(HOSTILE, model.sync_return), begin(power_cuts=1, returns=1)),
 ]  # fmt: skip
 
 
@@ -249,6 +299,7 @@ MUTANTS = [
     for variant, changes in (
         (RENAMING, _RENAMING),
         (COPYING, _COPYING),
+        (HOSTILE, _HOSTILE),
     )
     for name, protocol, world in changes
 ]
@@ -257,8 +308,8 @@ MUTANTS = [
 SPARE = [
     Mutant("copying: the finisher syncs contents once more",
            without(COPYING, model.sync_contents, of="turn"), begin(kills=1, power_cuts=1)),
-    Mutant("copying: the finisher syncs claims once more",
-           without(COPYING, model.sync_claims, of="turn"), begin(kills=1, power_cuts=1)),
+    Mutant("copying: an original that goes before `ingested` is committed has a durable copy",
+           before(COPYING, "claim", model.ingest, new=unlink_early), begin(kills=1, power_cuts=1)),
     Mutant("copying: the finisher syncs work folders once more",
            without(COPYING, model.sync_work_folders, of="turn"), begin(kills=1, power_cuts=1)),
     Mutant("sweeping before the rows are looked at leaves no folder behind",

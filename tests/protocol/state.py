@@ -132,6 +132,11 @@ def hold(id_: int) -> str:
     return f"hold/{id_}/file"
 
 
+def back(id_: int) -> str:
+    """Where a file is copied to on its way back to an inbox on another mount."""
+    return f"back/{id_}"
+
+
 def folder_of(place: str) -> str:
     return place.rpartition("/")[0]
 

@@ -71,7 +71,7 @@ def steps(image: Image, process: Process, protocol: Protocol) -> tuple[Taken, ..
 def _steps(image: Image, process: Process, protocol: Protocol) -> Iterator[Taken]:
     for name in _THREADS:
         thread: Thread = getattr(process, name)
-        beginnings = (thread,) if thread.routine else _beginnings(name, image, process)
+        beginnings = (thread,) if thread.routine else _beginnings(name, image, process, protocol)
         for beginning in beginnings:
             rest = process
             if beginning.routine == "turn" and thread is IDLE:
@@ -81,11 +81,11 @@ def _steps(image: Image, process: Process, protocol: Protocol) -> Iterator[Taken
         yield "read", *read(image, process)
 
 
-def _beginnings(name: str, image: Image, process: Process) -> Iterator[Thread]:
+def _beginnings(name: str, image: Image, process: Process, protocol: Protocol) -> Iterator[Thread]:
     """What an idle thread may begin."""
     if name == "claimer" and process.ready:
         file = at(image, NAME)
-        if file is not None and not _passed_over(image, file):
+        if file is not None and not _passed_over(image, file, protocol):
             yield Thread("claim", 0, (Item(_new_number(image), file.content),))
     if name == "finisher":
         for size in range(1, len(process.handled) + 1):
@@ -101,9 +101,9 @@ def _new_number(image: Image) -> int:
     return max(used, default=0) + 1
 
 
-def _passed_over(image: Image, file: File) -> bool:
-    """Whether an undo has put it there to stay."""
-    return any(row.hold in {"returning", "held"} and row.sha256 == file.content for row in image.rows)
+def _passed_over(image: Image, file: File, protocol: Protocol) -> bool:
+    """Whether it is being put back, or an undo has put it there to stay."""
+    return any(row.hold in protocol.passed_over and row.sha256 == file.content for row in image.rows)
 
 
 def _step(image: Image, process: Process, name: str, thread: Thread, protocol: Protocol) -> Taken:

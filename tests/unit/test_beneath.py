@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -64,3 +65,27 @@ def test_no_descriptor_is_left_open(tmp_path: Path) -> None:
         except NotADirectoryError:
             pass
     assert os.listdir("/proc/self/fd") == before
+
+
+@pytest.mark.parametrize("code", [errno.EINVAL, errno.EOPNOTSUPP])
+def test_file_system_that_cannot_sync_folders_keeps_their_entries_its_own_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    _fsync_fails(monkeypatch, code)
+    with beneath.folder(str(tmp_path), "") as fd:
+        beneath.sync_folder(fd)
+
+
+def test_disk_that_fails_to_sync_a_folder_is_never_taken_for_one_that_cannot(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _fsync_fails(monkeypatch, errno.EIO)
+    with beneath.folder(str(tmp_path), "") as fd, pytest.raises(OSError, match="Input/output error"):
+        beneath.sync_folder(fd)
+
+
+def _fsync_fails(monkeypatch: pytest.MonkeyPatch, code: int) -> None:
+    def fsync(_fd: int) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, "fsync", fsync)

@@ -267,3 +267,45 @@ def test_sticky_folder_of_somebody_else_allows_no_rename(
 def test_folder_that_is_gone_allows_no_rename(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     assert not may_rename_out_of(str(tmp_path / "gone"))
+
+
+def test_rename_that_happened_though_it_was_refused_is_believed_by_looking(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else its row would end, and the file would wait in the work folder without one."""
+    feed = desk.inbox("camera", {"a.png": b"A"})
+    original = os.rename
+
+    def rename(source: str, target: str) -> None:
+        original(source, target)
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "rename", rename)
+    desk.claimer(feed).turn()
+    assert [arrival.file.path for arrival in desk.engine.taken] == ["a.png"]
+    assert feed.blocked == {}
+
+
+def test_renamed_file_whose_name_is_dropped_again_is_a_new_one(desk: Desk) -> None:
+    feed = desk.inbox("camera", {"a.png": b"A"})
+    claimer = desk.claimer(feed)
+    for _ in range(2):
+        claimer.turn()
+        assert not feed.custody.knows("a.png")
+        make_tree(desk.tmp_path / "camera", {"a.png": b"A"})
+        desk.clock.advance(31.0)
+    assert len(desk.engine.taken) == 2
+
+
+@pytest.mark.parametrize("during", ["turn", "look"])
+def test_told_to_stop_it_sleeps_no_more(desk: Desk, during: str) -> None:
+    feed = desk.inbox("camera", {})
+    claimer = desk.claimer(feed)
+    claimer._LONGEST_SLEEP_S = 3600.0
+    stop = threading.Event()
+    if during == "turn":
+        claimer.turn = lambda: bool(stop.set())  # type: ignore[method-assign]
+    else:
+        feed.watch.next_look_s = lambda: stop.set() or 1e9  # type: ignore[method-assign,func-returns-value]
+    claimer.run(stop)
+    assert stop.is_set()

@@ -261,3 +261,47 @@ def test_what_a_disk_does_not_say_is_no_answer(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(os, "lstat", fail)
     with pytest.raises(OSError, match="Input/output error"):
         is_there(str(tmp_path / "file"))
+
+
+def test_out_of_descriptors_everything_is_synced_by_the_one_that_is_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: FakeClock
+) -> None:
+    make_tree(tmp_path, {"a": b"1"})
+    disk = Disk(str(tmp_path), clock)
+    calls = _Calls(monkeypatch, disk, clock)
+    opened = os.open
+
+    def refuse(path: str, *more: int, **named: int) -> int:
+        if path == str(tmp_path / "a"):
+            raise OSError(errno.EMFILE, "Too many open files")
+        return opened(path, *more, **named)
+
+    monkeypatch.setattr(os, "open", refuse)
+    disk.sync([str(tmp_path / "a")], [str(tmp_path)])
+    assert calls.take() == ["everything"]
+    disk._syncfs = None
+    with pytest.raises(OSError, match="Too many open files"):
+        disk.sync([str(tmp_path / "a")], [str(tmp_path)])
+    disk.close()
+
+
+def test_folder_that_is_not_the_one_that_was_opened_is_found_out(tmp_path: Path) -> None:
+    """Files that seem to be missing there are not lost."""
+    root = make_tree(tmp_path / "root", {})
+    disk = Disk(str(root))
+    assert disk.holds(str(root))
+    root.rename(tmp_path / "away")
+    assert not disk.holds(str(root))
+    root.mkdir()
+    assert not disk.holds(str(root))
+    disk.close()
+
+
+def test_other_file_of_the_new_name_is_not_taken_for_half_a_rename(tmp_path: Path) -> None:
+    disk = Disk(str(tmp_path))
+    disk._renameat2 = None
+    make_tree(tmp_path, {"a": b"1", "b": b"2"})
+    with pytest.raises(FileExistsError):
+        disk.rename_new(str(tmp_path / "a"), str(tmp_path / "b"))
+    assert read_tree(tmp_path) == {"a": b"1", "b": b"2"}
+    disk.close()

@@ -5,8 +5,10 @@ from __future__ import annotations
 import errno
 import json
 import os
+import stat
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,8 @@ from helpers import (
     read_tree,
 )
 from pigeonholed.beneath import path_of
-from pigeonholed.finishing import Delivery, Finisher
+from pigeonholed.disk import Disk
+from pigeonholed.finishing import Delivery, Finisher, explains
 from pigeonholed.images import Arrival, Handled, Placement, Reason, Status, Withdrawn
 from pigeonholed.ledger import Plan
 from pigeonholed.output import Output
@@ -396,3 +399,83 @@ class TestWithdrawn:
         files = desk.finish(make_classified(bad), make_classified(good))
         assert files == {"cat/a.png": b"A"}
         assert (desk.filed, desk.withdrawn) == ([1], [2])
+
+    def test_file_for_which_no_name_is_free_keeps_its_row(self, desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Else it would stay in the work folder, where no row that lives looks for it."""
+        arrival = desk.arrive(b"A")
+
+        def taken(_disk: Disk, _source: str, target: str) -> None:
+            raise FileExistsError(target)
+
+        monkeypatch.undo()
+        desk.output.disk.rename_new = partial(taken, desk.output.disk)  # type: ignore[method-assign]
+        with pytest.raises(FileExistsError, match="no name is free"):
+            desk.turn(Withdrawn(arrival, Status.VANISHED, "it was still being written to"))
+        assert desk.ledger.steps == []
+        assert Path(desk.output.work_path(arrival)).read_bytes() == b"A"
+
+
+class TestAway:
+    def test_what_was_synced_while_the_output_was_away_is_synced_again(
+        self, desk: Desk, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Names that led nowhere were passed over; the plan must not be committed on that."""
+        arrival = desk.arrive(b"A")
+        away = [True, True]
+        monkeypatch.setattr(Disk, "holds", lambda _disk, _root: not (away and away.pop()))
+        assert desk.finish(make_classified(arrival)) == {"cat/x.png": b"A"}
+        assert desk.names()[:3] == ["sync", "sync", "plan"]
+        assert desk.ledger.named("sync")[0] == desk.ledger.named("sync")[1]
+
+    def test_path_that_is_too_long_below_its_class_folder_is_planned_anew(self, desk: Desk) -> None:
+        """Folder by folder we would come there; whoever has its path could not, the next start included."""
+        room = 4095 - len(f"{desk.inbox}//x.png")  # in the inbox it just fits
+        deep = "/".join(["d" * 200] * 20)[:room]
+        files = desk.finish(make_classified(place_in_work(desk.output, b"A", f"{deep}/x.png")))
+        assert files == {"cat/x.png": b"A"}
+
+    def test_name_that_is_too_long_for_the_file_system_is_planned_anew(
+        self, desk: Desk, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        rename = desk.output.disk.rename_new
+        faults = [errno.ENAMETOOLONG]
+
+        def too_long_at_first(source: str, target: str, **more: Any) -> None:
+            if faults:
+                raise OSError(faults.pop(), "File name too long")
+            rename(source, target, **more)
+
+        monkeypatch.setattr(desk.output.disk, "rename_new", too_long_at_first)
+        assert desk.finish(make_classified(desk.arrive(b"A"))) == {"cat/x-1.png": b"A"}
+
+
+class TestExplanations:
+    @pytest.mark.parametrize("kind", ["folder", "link", "pipe", "socket", "list", "deep", "text", "missing"])
+    def test_what_is_no_explanation_of_ours_is_somebody_elses(self, tmp_path: Path, kind: str) -> None:
+        path = tmp_path / "x.reason.json"
+        contents = {"list": b"[]", "deep": b"[" * 100_000, "text": b"a user's own"}
+        if kind in contents:
+            path.write_bytes(contents[kind])
+        elif kind == "folder":
+            path.mkdir()
+        elif kind == "link":
+            path.symlink_to(tmp_path / "elsewhere")
+        elif kind == "pipe":
+            os.mkfifo(path)
+        elif kind == "socket":
+            os.mknod(path, stat.S_IFSOCK | 0o600)
+        before = os.listdir("/proc/self/fd")
+        assert not explains(str(path), "k")
+        assert os.listdir("/proc/self/fd") == before
+
+    def test_disk_that_does_not_answer_is_no_answer(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A sidecar of ours would be taken for somebody else's, and its file get another name."""
+        (tmp_path / "x").write_bytes(b'{"arrival": "k"}')
+        assert explains(str(tmp_path / "x"), "k")
+
+        def fail(_fd: int, _count: int) -> bytes:
+            raise OSError(errno.EIO, "Input/output error")
+
+        monkeypatch.setattr(os, "read", fail)
+        with pytest.raises(OSError, match="Input/output error"):
+            explains(str(tmp_path / "x"), "k")

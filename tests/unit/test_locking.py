@@ -82,3 +82,17 @@ def test_disk_that_refuses_the_pid_is_not_taken_for_another_holder(
         Lock.take(str(tmp_path / "lock"))
     monkeypatch.undo()
     Lock.take(str(tmp_path / "lock")).release()
+
+
+def test_full_disk_leaves_no_lock_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a daemon that waits for room would find itself in its own way."""
+    path = str(tmp_path / "lock")
+
+    def full(_fd: int, _data: bytes, _offset: int) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "pwrite", full)
+    with pytest.raises(OSError, match="No space left"):
+        Lock.take(path)
+    monkeypatch.undo()
+    Lock.take(path).release()

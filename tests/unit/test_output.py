@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from helpers import make_arrival, make_tree, read_tree
+from helpers import make_arrival, make_tree, place_in_work, read_tree
 from pigeonholed import output as outputs
-from pigeonholed.disk import Disk
+from pigeonholed.disk import WAITED_FOR, Disk
 from pigeonholed.output import Output, OutputHeld, OutputRefused
 
 _OURS, _THEIRS = "a" * 32, "b" * 32
@@ -171,3 +172,105 @@ def test_batch_folder_that_was_in_use_is_removed_when_the_output_is_closed(tmp_p
     (tmp_path / ".pigeonholed" / token / "file").unlink()
     output.close()
     assert {*read_tree(tmp_path)[".pigeonholed"]} == {"owner", "lock"}
+
+
+class TestAway:
+    """A mount that goes: nothing that seems to be missing there is lost, and everything is waited for."""
+
+    @pytest.fixture
+    def away(self, output: Output) -> Output:
+        os.rename(output.root, f"{output.root}-away")
+        os.mkdir(output.root)
+        return output
+
+    def _is_waited_for(self, action: Callable[[], object]) -> None:
+        with pytest.raises(OSError, match="is away") as stale:
+            action()
+        assert stale.value.errno in WAITED_FOR
+
+    def test_output_that_is_away_is_waited_for(self, away: Output) -> None:
+        arrival = make_arrival()
+        self._is_waited_for(away.require)
+        self._is_waited_for(away.make_batch_folder)
+        self._is_waited_for(lambda: away.status_of(arrival))
+
+    def test_file_is_not_said_to_be_gone_from_its_inbox(self, away: Output, tmp_path: Path) -> None:
+        make_tree(tmp_path / "inbox", {"x.png": b"A"})
+        self._is_waited_for(lambda: away.take_in(str(tmp_path / "inbox/x.png"), make_arrival()))
+        assert read_tree(tmp_path / "inbox") == {"x.png": b"A"}
+
+
+def test_claimed_file_that_is_in_its_folders_listing_is_not_lost(
+    output: Output, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A network file system can answer ENOENT for a file that is there."""
+    arrival = place_in_work(output, b"A")
+
+    def not_there(path: str) -> os.stat_result:
+        raise FileNotFoundError(errno.ENOENT, "No such file or directory", path)
+
+    monkeypatch.setattr(os, "lstat", not_there)
+    with pytest.raises(OSError, match="is there and cannot be opened") as stale:
+        output.status_of(arrival)
+    assert stale.value.errno in WAITED_FOR
+
+
+def test_claimed_file_that_is_gone_is_gone_with_or_without_its_folder(output: Output) -> None:
+    arrival = make_arrival(token=output.make_batch_folder())
+    for gone in (arrival, make_arrival(token="never made")):
+        with pytest.raises(FileNotFoundError):
+            output.status_of(gone)
+
+
+def test_folder_that_cannot_be_made_in_an_output_that_is_there_is_no_fault_that_passes(
+    output: Output, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def not_there(path: str, mode: int) -> None:
+        raise FileNotFoundError(errno.ENOENT, "No such file or directory", path)
+
+    monkeypatch.setattr(os, "mkdir", not_there)
+    with pytest.raises(FileNotFoundError):
+        output.make_batch_folder()
+
+
+def test_output_that_turned_out_to_be_another_is_not_ours_at_the_next_start(tmp_path: Path) -> None:
+    """Else files in flight would be called lost then, because nothing says any more that it is new."""
+    output = Output.open(tmp_path / "sorted", "1" * 32)
+    assert output.fresh
+    output.disown()
+    output.disown()
+    output.close()
+    again = Output.open(tmp_path / "sorted", "2" * 32)
+    assert again.fresh
+    again.close()
+
+
+def test_probes_of_a_killed_process_are_removed_and_users_files_of_such_names_are_not(
+    output: Output, tmp_path: Path
+) -> None:
+    ours, users = f".pigeonholed-{'0' * 16}.probe", f".pigeonholed-{'1' * 16}.probe"
+    make_tree(tmp_path / "inbox", {ours: b"", users: b"a user's own"})
+    assert output.check_source(str(tmp_path / "inbox"))
+    assert read_tree(tmp_path / "inbox") == {users: b"a user's own"}
+
+
+def test_inbox_folder_that_is_a_link_now_counts_as_gone(output: Output, tmp_path: Path) -> None:
+    make_tree(tmp_path, {"outside": {"x.png": b"A"}, "inbox": {}})
+    (tmp_path / "inbox/s").symlink_to(tmp_path / "outside")
+    with pytest.raises(FileNotFoundError):
+        output.take_in(str(tmp_path / "inbox/s/x.png"), make_arrival("s/x.png", token=output.make_batch_folder()))
+    assert read_tree(tmp_path / "outside") == {"x.png": b"A"}
+
+
+def test_inbox_that_renames_refuse_is_refused_and_not_copied(
+    output: Output, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inbox = make_tree(tmp_path / "inbox", {})
+
+    def refuse(source: str, target: str) -> None:
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "rename", refuse)
+    with pytest.raises(OutputRefused, match="cannot move files from the inbox"):
+        output.check_source(str(inbox))
+    assert read_tree(inbox) == {}
