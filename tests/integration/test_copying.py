@@ -282,7 +282,7 @@ class TestHeld:
 
     def test_place_of_a_batch_of_which_nothing_came_goes(self, desk: Desk) -> None:
         desk.custody.begin(TOKEN)
-        desk.custody.abandon(TOKEN)
+        desk.custody.end(TOKEN)
         assert os.listdir(desk.hold.root) == []
 
     def test_original_goes_back_under_its_name_or_stays_where_it_is(
@@ -456,16 +456,20 @@ class TestKept:
         assert desk.custody.fresh([file]) == []
         assert not desk.custody.knows("s/x.png")
 
-    def test_file_that_cannot_be_read_again_is_new_and_its_claim_says_why(
+    def test_file_that_cannot_be_read_again_is_passed_over_until_it_can(
         self, desk: Desk, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Taken for the one that was copied, a file that others wrote to would never come."""
-        self._remembered(desk).chmod(0o600)
+        """Whether others wrote to it, nobody knows yet; a claim would only leave a useless row at each look."""
+        path = self._remembered(desk)
+        path.write_bytes(CONTENT[::-1])
+        os.utime(path, ns=(MTIME_NS, MTIME_NS))
 
         def refuse(_root: str, _path: str) -> int:
             raise PermissionError(errno.EACCES, "Permission denied")
 
-        monkeypatch.setattr(memory, "open_beneath", refuse)
+        with monkeypatch.context() as refusing:
+            refusing.setattr(memory, "open_beneath", refuse)
+            assert self.fresh(desk) == []
         assert self.fresh(desk) == ["s/x.png"]
 
     def test_what_is_forgotten_while_it_is_looked_up_is_asked_about_again(

@@ -210,7 +210,7 @@ def test_claimed_file_that_is_in_its_folders_listing_is_not_lost(
         raise FileNotFoundError(errno.ENOENT, "No such file or directory", path)
 
     monkeypatch.setattr(os, "lstat", not_there)
-    with pytest.raises(OSError, match="is there and cannot be opened") as stale:
+    with pytest.raises(OSError, match="is there and cannot be found") as stale:
         output.status_of(arrival)
     assert stale.value.errno in WAITED_FOR
 
