@@ -83,6 +83,7 @@ class TestProbed:
         assert not probed.copies
         assert not probed.knows("x")
         probed.forget()
+        probed.close()
         inbox.mkdir()
         token = output.make_batch_folder()
         probed.begin(token)
