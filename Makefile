@@ -7,7 +7,12 @@ ARGS ?=
 KILLS ?= 10000
 CUTS ?= 100
 
-.PHONY: help install install-ray demo test lint bench accuracy trust soak
+# Those that run in this process, and fast: what daemons of their own do is not seen.
+COVERAGE := $(addprefix tests/unit/test_,$(addsuffix .py,beneath claiming copy_custody copying_files disk finishing \
+	locking output patience probing store)) \
+	$(addprefix tests/integration/test_,$(addsuffix .py,copying ledger recovery returning writer))
+
+.PHONY: help install install-ray demo test coverage lint bench accuracy trust soak
 .DELETE_ON_ERROR:
 
 help: ## this list
@@ -22,6 +27,10 @@ demo: $(STAMP) ## the main job on real pictures: trains, serves, sorts; look at 
 
 test: $(STAMP) ## all tests, two files at a time; ARGS='-k name' for some
 	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+
+coverage: $(STAMP) ## fails unless tests take every branch of the protocol's modules, which pyproject.toml names
+	$(BIN)/python -m coverage run -m pytest -q -m "not slow" $(COVERAGE)
+	$(BIN)/python -m coverage report
 
 lint: $(STAMP) ## style and types
 	$(BIN)/ruff check .

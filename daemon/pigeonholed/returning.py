@@ -115,7 +115,7 @@ class Returner:
         """Finish what an earlier process began: a file that is back is returned, one that never left stays filed."""
         begun = [file for file in self._ledger.returning() if self._may_be_judged(file)]
         for file in begun:
-            self._finish_copy(file)
+            self._finish(file)
         gone = [file for file in begun if self._has_left(file)]
         stayed = [file for file in begun if file not in gone]
         for file in stayed:
@@ -126,14 +126,15 @@ class Returner:
         self._ledger.cancel_return(stayed)
         self._end(gone)
 
-    def _finish_copy(self, file: Filed) -> None:
-        """A file that was copied back to another mount is there twice until the one that was filed is removed."""
+    def _finish(self, file: Filed) -> None:
+        """A file that was copied back, or linked, is there twice until the one that was filed is removed."""
         delivery = self._deliveries.get(file.hold.inbox)
-        if delivery is None or not delivery.custody.copies or delivery.custody.keeps:
+        if delivery is None:
             return
         source = os.path.join(delivery.output.root, file.destination)
         target = os.path.join(delivery.inbox, file.hold.path)
-        if is_same_content(source, target) and not os.path.samefile(source, target):
+        copied = delivery.custody.copies and not delivery.custody.keeps
+        if _is_twice(source, target, copied=copied):
             delivery.output.disk.sync([target], [os.path.dirname(target)])
             os.unlink(source)
             self._remove_explanation(file)
@@ -247,3 +248,15 @@ class Returner:
             return True
         back = os.path.join(delivery.inbox, file.hold.path)
         return not holds(destination, file.hold.size, file.sha256) and holds(back, file.hold.size, file.sha256)
+
+
+def _is_twice(source: str, target: str, *, copied: bool) -> bool:
+    """Whether a file is in its old place as well as where it was filed, so that the latter may go.
+
+    Raises:
+        OSError: one of them is not there or cannot be read.
+    """
+    one, other = os.lstat(source), os.lstat(target)
+    if os.path.samestat(one, other):
+        return one.st_nlink > 1  # two names, and not one that two ways lead to
+    return copied and is_same_content(source, target)

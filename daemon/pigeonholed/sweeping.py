@@ -78,13 +78,9 @@ def _remove(path: str) -> None:
 
 
 def _removed(folder: str) -> bool:
-    try:
+    with contextlib.suppress(OSError):
         os.rmdir(folder)
-    except FileNotFoundError:
-        return True
-    except OSError:
-        return False
-    return True
+    return not os.path.lexists(folder)
 
 
 def _names(folder: str) -> list[str]:

@@ -573,6 +573,7 @@ def _hostile(tmp_path: Path) -> Workspace:
     return Workspace.make(tmp_path / "place", variant=HOSTILE)
 
 
+@pytest.mark.slow
 def test_dropper_who_goes_on_writing_changes_nothing_that_was_filed(tmp_path: Path) -> None:
     """Through a descriptor that was open before, and through a hard link: the rows are true of the disk."""
     workspace = _hostile(tmp_path)
@@ -616,6 +617,7 @@ def _filed(workspace: Workspace) -> dict[tuple[str, str], bytes]:
     return {(row[0], row[1]): (workspace.output / row[0]).read_bytes() for row in rows if row[0] is not None}
 
 
+@pytest.mark.slow
 def test_copied_files_stay_and_do_not_come_again_after_a_restart(tmp_path: Path) -> None:
     workspace = Workspace.make(tmp_path / "place", variant=KEEPING)
     workspace.drop("a.png", picture(220, 60, 40, 1))
@@ -633,6 +635,7 @@ def test_copied_files_stay_and_do_not_come_again_after_a_restart(tmp_path: Path)
     assert sorted(workspace.statuses()) == ["filed", "filed", "filed", "returned"]
 
 
+@pytest.mark.slow
 def test_inbox_on_another_mount_is_emptied_and_nothing_stays_in_it(tmp_path: Path, other_mount: Path) -> None:
     workspace = Workspace.make(tmp_path / "place", variant=OTHER_MOUNT, mount=other_mount)
     for number in range(5):

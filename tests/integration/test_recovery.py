@@ -544,6 +544,7 @@ def elsewhere(custody: str, tmp_path: Path) -> Iterator[Path | None]:
         yield None
 
 
+@pytest.mark.slow
 def test_killed_before_or_after_any_step_nothing_is_lost_and_nothing_is_there_twice(
     tmp_path: Path, migrated_file: Path, custody: str, elsewhere: Path | None, killer: Killer
 ) -> None:
@@ -564,6 +565,7 @@ def test_killed_before_or_after_any_step_nothing_is_lost_and_nothing_is_there_tw
     assert killed > 60  # the run has that many steps, and each was survived
 
 
+@pytest.mark.slow
 def test_killed_again_and_again_even_while_it_recovers(
     tmp_path: Path, migrated_file: Path, custody: str, elsewhere: Path | None, killer: Killer
 ) -> None:

@@ -245,8 +245,34 @@ class TestResume:
         assert filed.read_bytes() == b"somebody else's"
         assert desk.ledger.filed() == desk.ledger.returning() == []
 
-    def test_return_to_an_inbox_that_is_not_configured_waits_for_it(self, desk: Desk) -> None:
-        """Cancelled, as it never left: nothing of it can be looked at."""
+    def test_return_by_link_that_was_killed_half_way_is_finished(self, desk: Desk) -> None:
+        """On file systems that know no other way a file has two names for a moment; it would be filed twice."""
+        filed = self._begun(desk)
+        make_tree(desk.inbox, {"s": {}})
+        os.link(filed, desk.inbox / "s/x")
+        desk.returner().resume()
+        assert (desk.dropped(), filed.exists()) == ({"s": {"x": CONTENT}}, False)
+        assert desk.ledger.filed() == desk.ledger.returning() == []
+
+    def test_one_file_that_two_ways_lead_to_is_not_taken_for_two(self, desk: Desk) -> None:
+        """Its only name would go."""
+        filed = self._begun(desk)
+        (desk.inbox / "s").symlink_to(filed.parent)
+        desk.returner().resume()
+        assert filed.read_bytes() == CONTENT
+        assert len(desk.ledger.filed()) == 1
+
+    def test_same_bytes_that_were_dropped_since_do_not_stand_for_a_file_that_was_to_be_renamed_back(
+        self, desk: Desk
+    ) -> None:
+        filed = self._begun(desk)
+        make_tree(desk.inbox, {"s": {"x": CONTENT}})
+        desk.returner().resume()
+        assert filed.read_bytes() == CONTENT
+        assert len(desk.ledger.filed()) == 1
+
+    def test_return_to_an_inbox_that_is_not_configured_is_given_up(self, desk: Desk) -> None:
+        """Its file is where it was filed."""
         filed = self._begun(desk, inbox="elsewhere")
         desk.returner().resume()
         assert filed.read_bytes() == CONTENT

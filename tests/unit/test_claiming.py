@@ -251,14 +251,14 @@ def test_wake_ends_the_sleep_of_an_idle_claimer(desk: Desk) -> None:
 
 
 @pytest.mark.parametrize(
-    ("mode", "owner", "may"),
-    [(0o40755, 1000, True), (0o41777, 1000, True), (0o41777, 0, False)],
+    ("mode", "owner", "user", "may"),
+    [(0o40755, 1000, 1000, True), (0o41777, 1000, 1000, True), (0o41777, 0, 1000, False), (0o41777, 1000, 0, True)],
 )
 def test_sticky_folder_of_somebody_else_allows_no_rename(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, mode: int, owner: int, may: bool
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, mode: int, owner: int, user: int, may: bool
 ) -> None:
     status = os.stat_result((mode, 1, 1, 1, owner, owner, 0, 0, 0, 0))
-    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    monkeypatch.setattr(os, "geteuid", lambda: user)
     monkeypatch.setattr(os, "stat", lambda _path: status)
     monkeypatch.setattr(os, "access", lambda _path, _mode: True)
     assert may_rename_out_of(str(tmp_path)) is may

@@ -94,6 +94,11 @@ class TestCopying:
         assert [step for step, _ in desk.ledger.steps] == ["claim", "ingest"]
         assert desk.left() == {"s": {}}
 
+    def test_empty_inbox_costs_nothing(self, desk: Desk) -> None:
+        assert desk.turn() == {}
+        assert desk.ledger.steps == []
+        assert read_tree(desk.inbox) == {}
+
     def test_what_is_copied_together_is_not_much_larger_than_a_bound(
         self, desk: Desk, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -326,6 +331,30 @@ class TestCopyBack:
         with pytest.raises(OSError, match="Input/output error"):
             copy_back(source, target, str(desk.inbox), desk.output.disk, Copier())
         assert Path(source).read_bytes() == b"A"
+        assert read_tree(desk.inbox) == {}
+
+    @pytest.mark.parametrize("taken", [False, True])
+    def test_file_that_cannot_be_renamed_back_to_another_mount_is_copied_there_and_never_over_another(
+        self, desk: Desk, monkeypatch: pytest.MonkeyPatch, taken: bool
+    ) -> None:
+        filed = Path(desk.output.root, "cat/x")
+        make_tree(Path(desk.output.root), {"cat": {"x": b"A"}})
+        make_tree(desk.inbox, {"x": b"new"} if taken else {})
+        monkeypatch.setattr(Disk, "rename_new", _failing(Disk.rename_new, errno.EXDEV, lambda *_: True))
+        if taken:
+            with pytest.raises(FileExistsError):
+                desk.custody.put_back(str(filed), str(desk.inbox / "x"))
+        else:
+            desk.custody.put_back(str(filed), str(desk.inbox / "x"))
+        assert filed.exists() == taken
+        assert read_tree(desk.inbox) == {"x": b"new" if taken else b"A"}
+
+    def test_only_another_mount_is_a_reason_to_copy_back(self, desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A file that could not be renamed for another cause would be there twice."""
+        make_tree(Path(desk.output.root), {"cat": {"x": b"A"}})
+        monkeypatch.setattr(Disk, "rename_new", _failing(Disk.rename_new, errno.EACCES, lambda *_: True))
+        with pytest.raises(PermissionError):
+            desk.custody.put_back(os.path.join(desk.output.root, "cat/x"), str(desk.inbox / "x"))
         assert read_tree(desk.inbox) == {}
 
     def test_what_is_no_file_is_the_same_as_nothing(self, desk: Desk) -> None:

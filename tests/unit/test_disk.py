@@ -178,6 +178,28 @@ def test_failing_sync_of_everything_is_reported(tmp_path: Path) -> None:
     disk.close()
 
 
+def test_what_a_failed_sync_of_everything_left_in_memory_is_dropped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel takes it for written: whoever reads it next must read what is on the disk."""
+    make_tree(tmp_path, {str(number): b"1" for number in range(9)})
+    disk = Disk(str(tmp_path))
+    disk._syncfs = lambda _fd: -1
+    dropped: list[str] = []
+
+    def fadvise(fd: int, start: int, length: int, advice: int) -> None:
+        assert (start, length, advice) == (0, 0, os.POSIX_FADV_DONTNEED)
+        dropped.append(os.path.basename(os.readlink(f"/proc/self/fd/{fd}")))
+
+    monkeypatch.setattr(os, "posix_fadvise", fadvise)
+    before = os.listdir("/proc/self/fd")
+    with pytest.raises(OSError):
+        disk.sync([str(tmp_path / str(number)) for number in range(9)], [])
+    assert sorted(dropped) == sorted(os.listdir(tmp_path))
+    assert os.listdir("/proc/self/fd") == before
+    disk.close()
+
+
 def test_links_and_pipes_do_not_block_or_lead_away(tmp_path: Path) -> None:
     disk = Disk(str(tmp_path))
     (tmp_path / "link").symlink_to("/etc/hostname")

@@ -24,6 +24,7 @@ from helpers import (
     read_tree,
 )
 from pigeonholed.beneath import path_of
+from pigeonholed.custody import Custody, Renaming
 from pigeonholed.disk import Disk
 from pigeonholed.finishing import Delivery, Finisher, explains
 from pigeonholed.images import Arrival, Handled, Placement, Reason, Status, Withdrawn
@@ -44,14 +45,17 @@ class Desk:
     filed: list[int] = field(default_factory=list)
     withdrawn: list[int] = field(default_factory=list)
 
-    def __post_init__(self) -> None:
+    def deliver_by(self, custody: Custody) -> None:
         self.finisher = Finisher(
-            {"camera": Delivery(str(self.inbox), self.output, Placer())},
+            {"camera": Delivery(str(self.inbox), self.output, Placer(), custody)},
             self.ledger,  # type: ignore[arg-type]
             self.patience,
             lambda plans: self.filed.extend(plan.arrival.id for plan in plans),
             lambda items: self.withdrawn.extend(item.arrival.id for item in items),
         )
+
+    def __post_init__(self) -> None:
+        self.deliver_by(Renaming(str(self.inbox), self.output))
         disk = self.output.disk
         sync, rename = disk.sync, disk.rename_new
 
@@ -123,6 +127,15 @@ class TestOrder:
         assert desk.filed == [1]
         desk.finisher.settle()
         assert desk.filed == [1, 2]
+
+    def test_claim_of_a_copy_is_not_synced_again(self, desk: Desk) -> None:
+        """It was before the copy was recorded; the inbox may be on a mount that is slow or away by now."""
+        custody = Renaming(str(desk.inbox), desk.output)
+        custody.copies = True
+        desk.deliver_by(custody)
+        desk.finish(make_classified(desk.arrive(b"A", token="t1")))
+        assert "inbox" not in desk.ledger.named("sync")[0]
+        assert "sorted/.pigeonholed/t1" in desk.ledger.named("sync")[0]
 
     def test_settling_twice_confirms_once(self, desk: Desk) -> None:
         desk.finish(make_classified(desk.arrive(b"A")))

@@ -53,13 +53,14 @@ def test_inbox_on_another_mount_is_copied_from_and_nothing_stays_of_the_trial(
 
 
 def test_inbox_on_another_mount_with_a_hold_folder_of_somebody_else_is_refused(
-    other_mount: Path, output: Output
+    inbox: Path, output: Output, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its originals would wait where others can reach them."""
-    make_tree(other_mount, {HOLD: {}})
-    (other_mount / HOLD).chmod(0o777)
+    monkeypatch.setattr(Output, "check_source", lambda _output, _inbox: False)
+    make_tree(inbox, {HOLD: {}})
+    (inbox / HOLD).chmod(0o777)
     with pytest.raises(OutputRefused, match="remove that folder"):
-        _choose(_inbox(other_mount, hostile=True), output)
+        _choose(_inbox(inbox, hostile=True), output)
 
 
 def test_inbox_that_cannot_be_looked_into_is_refused(
@@ -83,6 +84,7 @@ class TestProbed:
         assert not probed.copies
         assert not probed.knows("x")
         probed.forget()
+        probed.close()
         inbox.mkdir()
         token = output.make_batch_folder()
         probed.begin(token)
