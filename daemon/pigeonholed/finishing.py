@@ -21,7 +21,7 @@ import structlog
 
 from pigeonholed import beneath
 from pigeonholed.custody import Renaming
-from pigeonholed.images import Classified, Placement, Rejected, Status, Withdrawn
+from pigeonholed.images import Classified, Placement, Rejected, Status, Withdrawn, mtime_ns_of
 from pigeonholed.ledger import Plan
 from pigeonholed.paths import to_text
 from pigeonholed.placing import alternatives, clear_of_files, flattened, placement_of, sidecar_of
@@ -147,7 +147,7 @@ class Finisher:
             status = self._patience.retry("file", "look at a claimed file", look)
         except FileNotFoundError:
             return Withdrawn(arrival, Status.LOST, "it disappeared from the work folder")
-        if (status.st_size, status.st_mtime_ns) != (outcome.fingerprint.size, outcome.fingerprint.mtime_ns):
+        if (status.st_size, mtime_ns_of(status)) != (outcome.fingerprint.size, outcome.fingerprint.mtime_ns):
             return Withdrawn(arrival, Status.VANISHED, "it was still being written to")
         return None
 
@@ -169,7 +169,7 @@ class Finisher:
         prediction, reason, detail = None, None, None
         match outcome:
             case Classified():
-                prediction = outcome.prediction
+                prediction, detail = outcome.prediction, _warning(outcome)
             case Rejected():
                 reason, detail = outcome.reason, outcome.detail
         return Plan(
@@ -357,6 +357,12 @@ class Finisher:
         done = {(self._deliveries[arrival.file.inbox].output, arrival.token) for arrival in arrivals}
         for output, token in done:
             self._patience.retry("file", "remove an empty work folder", partial(output.remove_batch_folder, token))
+
+
+def _warning(outcome: Classified) -> str | None:
+    """What is to be known of a file that was filed all the same."""
+    names = outcome.fingerprint.names
+    return f"the file has {names} names (hard links): through another it can still be changed" if names > 1 else None
 
 
 def _moving(plan: Plan) -> str:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 from pigeonholed.beneath import open_beneath, sync_folder
 from pigeonholed.copying import Unfit
 from pigeonholed.hold_folder import HOLD, PART, held_name
+from pigeonholed.images import mtime_ns_of
 from pigeonholed.placing import alternatives
 
 if TYPE_CHECKING:
@@ -204,7 +205,7 @@ class InPlace:
         except FileNotFoundError:
             raise Unfit("it was gone before it was copied") from None
         status = os.fstat(fd)
-        if (status.st_size, status.st_mtime_ns) != (arrival.file.size, arrival.file.mtime_ns):
+        if (status.st_size, mtime_ns_of(status)) != (arrival.file.size, arrival.file.mtime_ns):
             os.close(fd)
             raise Unfit("it had changed before it was copied")
         return fd

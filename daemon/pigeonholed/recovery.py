@@ -13,7 +13,7 @@ from pigeonholed.contents import holds
 from pigeonholed.copy_custody import Copying
 from pigeonholed.errors import Unavailable
 from pigeonholed.hold_folder import HoldFolder
-from pigeonholed.images import Status, Withdrawn
+from pigeonholed.images import Status, Withdrawn, mtime_ns_of
 from pigeonholed.originals import Held, is_same_content
 from pigeonholed.patience import Patience
 from pigeonholed.sweeping import sweep
@@ -230,7 +230,7 @@ def _claim_again(arrival: Arrival, delivery: Delivery) -> bool:
     source = os.path.join(delivery.inbox, arrival.file.path)
     try:
         status = os.lstat(source)
-        if (status.st_size, status.st_mtime_ns) != (arrival.file.size, arrival.file.mtime_ns):
+        if (status.st_size, mtime_ns_of(status)) != (arrival.file.size, arrival.file.mtime_ns):
             return False
         os.makedirs(delivery.output.batch_folder(arrival.token), mode=0o700, exist_ok=True)
         delivery.custody.begin(arrival.token)
