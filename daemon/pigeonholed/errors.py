@@ -17,6 +17,10 @@ class Unavailable(UserError):
     exit_code = 69
 
 
+class Spent(Unavailable):
+    """Threads of this process hang for ever: only a new one is rid of them, so it ends, and systemd starts another."""
+
+
 class Misconfigured(UserError):
     """What the configuration asks for cannot be: folders, models."""
 

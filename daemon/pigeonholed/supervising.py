@@ -12,13 +12,14 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from typing import TYPE_CHECKING
 
 import structlog
 
 from pigeonholed import systemd
 from pigeonholed.bundle import BundleError
-from pigeonholed.errors import Unavailable, UserError
+from pigeonholed.errors import Spent, Unavailable, UserError
 from pigeonholed.metrics import Metrics
 from pigeonholed.paths import to_text
 from pigeonholed.pipeline import build, rehearse
@@ -119,8 +120,8 @@ class Supervisor:
         return service
 
     def _outlast(self, error: UserError | BundleError) -> None:
-        """Wait before the next try of a service that has served; raise for one that never has, or need not go on."""
-        if self._once or self._ending or not self._has_served:
+        """Wait before the next try of a service that has served; raise for one that never has, or cannot go on."""
+        if self._once or self._ending or not self._has_served or isinstance(error, Spent):
             raise error
         log.error("service_failed", error=str(error), again_in_s=self._pause_s)
         systemd.notify(f"STATUS=failed, again in {self._pause_s:.0f} s: {error}")
@@ -145,6 +146,7 @@ class Supervisor:
             return
         log.info("configuration_reloaded", source=str(settings.source))
         self._next = settings
+        systemd.notify("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
         service.end()
 
     def _take_signals(self) -> None:
@@ -157,6 +159,7 @@ class Supervisor:
         if self._ending:
             os._exit(128 + number)  # nothing needs tidying: a kill at any moment is safe
         self._ending = True
+        systemd.notify("STOPPING=1")
         self._told_to_end.set()
         self._stop.set()
         if self._service is not None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from pigeonholed.decoding import decode_here
-from pigeonholed.errors import Unavailable
+from pigeonholed.errors import Spent
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -130,7 +130,7 @@ class Decoders:
         self._hanging = [thread for thread in self._hanging if thread.is_alive()]
         if len(self._hanging) > len(self._decoders):
             self._crew.fail(
-                Unavailable(
+                Spent(
                     f"{len(self._hanging)} decoders hang, and only a new process is rid of them; start it again: "
                     "the pictures are safe, and will be decoded apart from all others"
                 )
