@@ -163,7 +163,7 @@ class Finisher:
     def _plan(self, outcome: Outcome, promised: set[tuple[str, str]]) -> Plan:
         delivery = self._deliveries[outcome.arrival.file.inbox]
         placement = placement_of(outcome)
-        wanted = delivery.placer.destination(outcome)
+        wanted = flattened(delivery.placer.destination(outcome), _room_below(delivery.output))
         taken = self._taken(delivery.output, placement, promised)
         destination = next(alternatives(wanted, outcome.arrival.key, taken))
         prediction, reason, detail = None, None, None
@@ -236,8 +236,7 @@ class Finisher:
             return os.path.lexists(full_path) and not _is_folder(full_path)
 
         # Only now is it worth a look whether a folder on the way is somebody's file, or a link that leads away.
-        room = _LONGEST_PATH - len(os.fsencode(output.root)) - 64  # for a number, a sidecar and the slashes
-        clear = clear_of_files(flattened(wanted, room), plan.arrival.key, is_file)
+        clear = clear_of_files(flattened(wanted, _room_below(output)), plan.arrival.key, is_file)
         taken = self._taken(output, plan.placement, {(output.root, wanted)})
         return replace(plan, destination=next(alternatives(clear, plan.arrival.key, taken)))
 
@@ -363,6 +362,11 @@ def _warning(outcome: Classified) -> str | None:
     """What is to be known of a file that was filed all the same."""
     names = outcome.fingerprint.names
     return f"the file has {names} names (hard links): through another it can still be changed" if names > 1 else None
+
+
+def _room_below(output: Output) -> int:
+    """How many bytes a path below an output may have, so that its users can name what is there."""
+    return _LONGEST_PATH - len(os.fsencode(output.root)) - 64  # for a number, a sidecar and the slashes
 
 
 def _moving(plan: Plan) -> str:
