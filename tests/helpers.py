@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import subprocess
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -60,6 +62,27 @@ def read_tree(root: Path | str) -> Tree:
                 with open(entry.path, "rb") as file:
                     tree[entry.name] = file.read()
     return tree
+
+
+@contextlib.contextmanager
+def chain_of_folders(root: Path, name: str = "d" * 200, *, beyond: int = 4096) -> Iterator[str]:
+    """Folders in folders, until the path of the innermost is longer than so many bytes; gone at the end.
+
+    Yields the innermost that a path can still name. Nothing that calls itself could remove so many.
+    """
+    path, reachable = str(root), str(root)
+    fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        while len(path) <= beyond:
+            os.mkdir(name, dir_fd=fd)
+            inner = os.open(name, os.O_RDONLY | os.O_DIRECTORY, dir_fd=fd)
+            os.close(fd)
+            fd, path = inner, f"{path}/{name}"
+            reachable = path if len(path) < 4096 else reachable
+        yield reachable
+    finally:
+        os.close(fd)
+        subprocess.run(["rm", "-rf", str(root / name)], check=True)
 
 
 def files_of(root: Path | str) -> dict[str, bytes]:

@@ -24,6 +24,16 @@ def another_mount(here: Path) -> Iterator[Path]:
         yield folder
 
 
+@contextlib.contextmanager
+def small_disk(here: Path) -> Iterator[Path]:
+    """An empty file system that holds a megabyte; skips the test where none can be mounted."""
+    with contextlib.ExitStack() as stack:
+        folder = _mounted(here, stack, "1m")
+        if folder is None:
+            pytest.skip("mounting a small tmpfs needs root")
+        yield folder
+
+
 def _in_memory(here: Path, stack: contextlib.ExitStack) -> Path | None:
     try:
         folder = Path(tempfile.mkdtemp(prefix="pigeonholed-test-", dir="/dev/shm"))
@@ -33,10 +43,10 @@ def _in_memory(here: Path, stack: contextlib.ExitStack) -> Path | None:
     return folder if _is_another(folder, here) else None
 
 
-def _mounted(here: Path, stack: contextlib.ExitStack) -> Path | None:
+def _mounted(here: Path, stack: contextlib.ExitStack, size: str = "64m") -> Path | None:
     folder = here / "mounted"
     folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=64m", "none", str(folder)]
+    command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "none", str(folder)]
     with contextlib.suppress(OSError):
         if subprocess.run(command, check=False, capture_output=True).returncode == 0:
             stack.callback(subprocess.run, ["umount", "-l", str(folder)], check=False)

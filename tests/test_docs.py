@@ -78,12 +78,43 @@ def test_the_readme_names_both_set_up_commands_and_the_main_ones() -> None:
         assert any(line.startswith(wanted) for line in told), wanted
 
 
-@pytest.mark.parametrize("document", ["README.md", "CHANGELOG.md"])
+def faults() -> list[list[str]]:
+    """The lines of the table of faults: number, fault, what is done about it, tests."""
+    text = (ROOT / "docs/faults.md").read_text(encoding="utf-8")
+    return [
+        [cell.strip() for cell in line.strip("| ").split(" | ")]
+        for line in text.splitlines()
+        if "::" in line or line.endswith("| none |")
+    ]
+
+
+def test_every_fault_is_in_the_table_of_faults_with_a_test_or_the_reason_why_there_is_none() -> None:
+    assert [line[0] for line in faults()] == [str(number) for number in range(1, 89)]
+    for number, _fault, done, tests in faults():
+        assert "::" in tests or "no test" in done, f"{number} has neither a test nor a reason"
+
+
+def test_every_test_in_the_table_of_faults_exists() -> None:
+    told = {name for *_, tests in faults() for name in re.findall(r"`([^`]+)`", tests)}
+    files = {name.partition("::")[0] for name in told}
+    assert files
+    there = {
+        f"{file}::{found}"
+        for file in files
+        for found in re.findall(r"^ *def (test_\w+)", (ROOT / "tests" / file).read_text(encoding="utf-8"), re.MULTILINE)
+    }
+    assert told <= there, sorted(told - there)
+
+
+DOCUMENTS = ["README.md", "CHANGELOG.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md")))]
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
 def test_every_link_within_the_repository_leads_somewhere(document: str) -> None:
     text = (ROOT / document).read_text(encoding="utf-8")
     for target in re.findall(r"\]\(([^)#]+)[^)]*\)", text):
         if "://" not in target:
-            assert (ROOT / target).exists(), target
+            assert ((ROOT / document).parent / target).exists(), target
 
 
 def test_every_configuration_that_ships_loads() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import secrets
-import stat
 import threading
 import time
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from pigeonholed.custody import Renaming
+from pigeonholed.disk import may_rename_out_of
 from pigeonholed.images import Arrival, Status
 from pigeonholed.metrics import Stage
 from pigeonholed.paths import to_text
@@ -223,16 +223,3 @@ def _batches(files: Sequence[ImageFile], most_bytes: int) -> Iterator[list[Image
         size += file.size
     if group:
         yield group
-
-
-def may_rename_out_of(folder: str) -> bool:
-    """Whether this user may take files out of a folder: it may be written to, and is not somebody else's sticky one."""
-    if os.geteuid() == 0:
-        return True
-    try:
-        status = os.stat(folder)
-    except OSError:
-        return False
-    if status.st_mode & stat.S_ISVTX and status.st_uid != os.geteuid():
-        return False
-    return os.access(folder, os.W_OK | os.X_OK)

@@ -146,7 +146,8 @@ def _places(resolved: dict[str, Any], inboxes: list[tuple[int, Any]], file: Path
     url = _value(resolved, "database", "url")
     found.append((("database", "url"), "database", database_url.file_of(url) if isinstance(url, str) else None))
     found.append(((), "configuration file", file))
-    return [_Place(at, what, os.path.realpath(path)) for at, what, path in found if isinstance(path, Path)]
+    paths = [(at, what, path) for at, what, path in found if isinstance(path, Path) and "\0" not in str(path)]
+    return [_Place(at, what, os.path.realpath(path)) for at, what, path in paths]
 
 
 def _value(resolved: dict[str, Any], section: str, key: str) -> object:

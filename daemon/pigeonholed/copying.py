@@ -14,7 +14,7 @@ import os
 import stat
 from typing import TYPE_CHECKING
 
-from pigeonholed.images import Fingerprint
+from pigeonholed.images import Fingerprint, mtime_ns_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -73,7 +73,7 @@ class Copier:
             raise
         finally:
             os.close(copy)
-        return Fingerprint(sha256, size, before.st_mtime_ns)
+        return Fingerprint(sha256, size, mtime_ns_of(before))
 
     def _clone(self, source: int, copy: int, before: os.stat_result) -> tuple[str, int] | None:
         """Let both share the same blocks, which is also one instant for a writer; None where that cannot be had."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from pigeonholed import imaging
 from pigeonholed.disk import WAITED_FOR
 from pigeonholed.exif import taken_at
-from pigeonholed.images import Decoded, Fingerprint, Reason, Rejected, Status, Withdrawn
+from pigeonholed.images import Decoded, Fingerprint, Reason, Rejected, Status, Withdrawn, mtime_ns_of
 
 if TYPE_CHECKING:
     from pigeonholed.images import Arrival
@@ -130,7 +130,7 @@ def _read(path: str, max_bytes: int) -> tuple[bytes | None, Fingerprint]:
         os.close(fd)
     if data is not None and len(data) != before.st_size:
         raise _StillChanging
-    return data, Fingerprint(digest, before.st_size, before.st_mtime_ns)
+    return data, Fingerprint(digest, before.st_size, mtime_ns_of(before), before.st_nlink)
 
 
 def _read_all(fd: int, size: int) -> bytes:

@@ -11,6 +11,7 @@ import errno
 import fcntl
 import os
 import signal
+import stat
 import time
 from typing import TYPE_CHECKING
 
@@ -189,6 +190,24 @@ def require_gone(path: str) -> None:
         hidden = is_there(folder) and os.path.isdir(folder)
     if hidden:
         raise OSError(errno.ESTALE, "a file is there and cannot be found", path)
+
+
+def may_rename_out_of(folder: str) -> bool:
+    """Whether this user may take files out of a folder: it may be written to, and is not somebody else's sticky one."""
+    try:
+        return os.geteuid() == 0 or (not is_sticky_of_another(folder) and os.access(folder, os.W_OK | os.X_OK))
+    except OSError:
+        return False
+
+
+def is_sticky_of_another(folder: str) -> bool:
+    """Whether a folder lets everybody take out their own files only, and is not this user's.
+
+    Raises:
+        OSError: it cannot be looked at.
+    """
+    status = os.stat(folder)
+    return bool(status.st_mode & stat.S_ISVTX) and os.geteuid() not in (0, status.st_uid)
 
 
 def is_written_to(fd: int) -> bool:

@@ -18,7 +18,7 @@ class Unavailable(UserError):
 
 
 class Spent(Unavailable):
-    """This process can do no more, and a fresh one can."""
+    """Threads of this process hang for ever: only a new one is rid of them, so it ends, and systemd starts another."""
 
 
 class Misconfigured(UserError):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import structlog
@@ -16,6 +18,7 @@ from watchdog.events import (
 from watchdog.observers.inotify import InotifyEmitter, InotifyObserver
 from watchdog.observers.inotify_c import InotifyConstants
 
+from pigeonholed.filesystems import gives_events
 from pigeonholed.hold_folder import HOLD
 from pigeonholed.paths import to_text
 
@@ -27,8 +30,6 @@ if TYPE_CHECKING:
     from pigeonholed.watching import Hints
 
 log = structlog.get_logger()
-
-_REMOTE_TYPES = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "glusterfs", "davfs", "sshfs"})
 
 
 class _Emitter(InotifyEmitter):  # type: ignore[misc]
@@ -55,6 +56,10 @@ class _Observer(InotifyObserver):  # type: ignore[misc]
         super().__init__()
         self._emitter_class = _Emitter
 
+    def reads(self) -> bool:
+        """Whether the thread that reads from the kernel lives; watchdog itself does not ask."""
+        return bool(self._inotify_fd.is_alive())
+
 
 class _Handler(FileSystemEventHandler):  # type: ignore[misc]
     def __init__(self, root: str, hints: Hints, wake: Callable[[], None]) -> None:
@@ -78,30 +83,72 @@ class _Handler(FileSystemEventHandler):  # type: ignore[misc]
         self._wake()
 
 
+@dataclass(slots=True)
+class _Inbox:
+    """An inbox that is to be watched; `folder` is the one that was there when that was last tried, None for none."""
+
+    root: str
+    hints: Hints
+    recursive: bool
+    even_remote: bool
+    folder: tuple[int, int] | None = None
+    watched: bool = False
+
+
 class Events:
     """Watches inboxes; each that cannot be watched is left to rescanning, and the log says why.
 
     Args:
         wake: called after a hint, from watchdog's thread.
+        clock: monotonic seconds.
     """
 
-    def __init__(self, wake: Callable[[], None]) -> None:
-        self._wake = wake
-        self._observer = _Observer()
-        self._observer.start()
+    _PAUSE_S = 5.0
 
-    def watch(self, root: str, hints: Hints, *, recursive: bool) -> bool:
-        """Begin to give hints for an inbox; false when it cannot be watched."""
-        try:
-            self._observer.schedule(_Handler(root, hints, self._wake), root, recursive=recursive)
-        except OSError as error:
-            log.warning("watch_refused", folder=to_text(root), error=error.strerror or str(error), instead="rescans")
+    def __init__(self, wake: Callable[[], None], clock: Callable[[], float] = time.monotonic) -> None:
+        self._wake = wake
+        self._clock = clock
+        self._inboxes: list[_Inbox] = []
+        self._anew_at_s = 0.0
+        self._observer = _started()
+
+    def watch(self, root: str, hints: Hints, *, recursive: bool, even_remote: bool = True) -> bool:
+        """Begin to give hints for an inbox; false when it cannot be watched.
+
+        Args:
+            root: the inbox; one that is missing is watched from the first `tend` on that finds it.
+            hints: where they go.
+            recursive: whether sub-folders are watched, too.
+            even_remote: whether it is watched on a file system that tells nothing of what others do.
+        """
+        inbox = _Inbox(root, hints, recursive, even_remote)
+        self._inboxes.append(inbox)
+        return self._begin(inbox)
+
+    def watches(self, root: str) -> bool:
+        """Whether there should be hints for an inbox."""
+        return any(inbox.root == root and inbox.watched for inbox in self._inboxes)
+
+    def tend(self) -> bool:
+        """Begin anew, with fresh threads, if a thread has died or another folder is now where an inbox was.
+
+        Returns:
+            Whether that was so. Every inbox that is watched is then scanned: nobody knows what was missed.
+        """
+        if self._clock() < self._anew_at_s or (self.alive() and not any(map(_is_another_now, self._inboxes))):
             return False
+        self._anew_at_s = self._clock() + self._PAUSE_S
+        self.close()
+        self._observer = _started()
+        for inbox in self._inboxes:
+            if self._begin(inbox):
+                inbox.hints.overflow()
         return True
 
     def alive(self) -> bool:
         """Whether hints can still come: watchdog's threads end silently when something fails in them."""
-        return self._observer.is_alive() and all(emitter.is_alive() for emitter in self._observer.emitters)
+        observer = self._observer
+        return observer.is_alive() and observer.reads() and all(emitter.is_alive() for emitter in observer.emitters)
 
     def close(self) -> None:
         """End the threads."""
@@ -114,23 +161,35 @@ class Events:
             return
         self._observer.join()
 
+    def _begin(self, inbox: _Inbox) -> bool:
+        """Watch an inbox, if it is there and its file system tells anything."""
+        inbox.folder, inbox.watched = None, False
+        try:
+            inbox.folder = _identity(inbox.root)
+            if inbox.even_remote or gives_events(inbox.root):
+                handler = _Handler(inbox.root, inbox.hints, self._wake)
+                self._observer.schedule(handler, inbox.root, recursive=inbox.recursive)
+                inbox.watched = True
+        except (OSError, RecursionError) as error:  # watchdog goes down a tree by calling itself, on Python 3.11
+            why = (isinstance(error, OSError) and error.strerror) or str(error)
+            log.warning("watch_refused", folder=to_text(inbox.root), error=why, instead="rescans")
+        return inbox.watched
 
-def gives_events(path: str) -> bool:
-    """Whether the file system of a folder tells of what others do in it: network file systems and FUSE do not."""
-    mounted = _file_system_of(path)
-    return not (mounted in _REMOTE_TYPES or mounted.startswith("fuse"))
+
+def _started() -> _Observer:
+    observer = _Observer()
+    observer.start()
+    return observer
 
 
-def _file_system_of(path: str) -> str:
-    """The type of the mount that holds a folder, from the kernel's table; empty where there is none."""
-    device = os.stat(path).st_dev
-    wanted = f"{os.major(device)}:{os.minor(device)}"
+def _identity(root: str) -> tuple[int, int]:
+    status = os.stat(root)
+    return status.st_dev, status.st_ino
+
+
+def _is_another_now(inbox: _Inbox) -> bool:
+    """Whether the path leads to another folder than before, or one that was missing is there."""
     try:
-        with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as table:
-            for line in table:
-                fields = line.split()
-                if fields[2] == wanted:
-                    return fields[fields.index("-") + 1]
-    except (OSError, ValueError, IndexError):
-        pass
-    return ""
+        return _identity(inbox.root) != inbox.folder
+    except OSError:
+        return False  # it is missing: its return will be noticed

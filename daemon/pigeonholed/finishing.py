@@ -22,7 +22,7 @@ import structlog
 from pigeonholed import beneath
 from pigeonholed.custody import Renaming
 from pigeonholed.disk import require_gone
-from pigeonholed.images import Classified, Placement, Rejected, Status, Withdrawn
+from pigeonholed.images import Classified, Placement, Rejected, Status, Withdrawn, mtime_ns_of
 from pigeonholed.ledger import Plan
 from pigeonholed.paths import to_text
 from pigeonholed.placing import alternatives, clear_of_files, flattened, placement_of, sidecar_of
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 _LONGEST_PATH = 4095  # PATH_MAX without its final NUL
+_LONGEST_NUMBER = 16  # behind a name that is taken
 _LONGEST_EXPLANATION = 1 << 20
 _REFUSALS = frozenset({errno.EACCES, errno.EPERM, errno.EXDEV, errno.ELOOP})
 """A class folder that we may not write to or that leads to another mount: waited for, since a person can mend it."""
@@ -148,7 +149,7 @@ class Finisher:
             status = self._patience.retry("file", "look at a claimed file", look)
         except FileNotFoundError:
             return Withdrawn(arrival, Status.LOST, "it disappeared from the work folder")
-        if (status.st_size, status.st_mtime_ns) != (outcome.fingerprint.size, outcome.fingerprint.mtime_ns):
+        if (status.st_size, mtime_ns_of(status)) != (outcome.fingerprint.size, outcome.fingerprint.mtime_ns):
             return Withdrawn(arrival, Status.VANISHED, "it was still being written to")
         return None
 
@@ -164,11 +165,15 @@ class Finisher:
     def _plan(self, outcome: Outcome, promised: set[tuple[str, str]]) -> Plan:
         delivery = self._deliveries[outcome.arrival.file.inbox]
         placement = placement_of(outcome)
-        wanted = delivery.placer.destination(outcome)
+        wanted = flattened(delivery.placer.destination(outcome), _room_below(delivery.output))
         taken = self._taken(delivery.output, placement, promised)
         destination = next(alternatives(wanted, outcome.arrival.key, taken))
-        prediction = outcome.prediction if isinstance(outcome, Classified) else None
-        reason, detail = (outcome.reason, outcome.detail) if isinstance(outcome, Rejected) else (None, None)
+        prediction, reason, detail = None, None, None
+        match outcome:
+            case Classified():
+                prediction, detail = outcome.prediction, _warning(outcome)
+            case Rejected():
+                reason, detail = outcome.reason, outcome.detail
         return Plan(
             outcome.arrival,
             outcome.fingerprint,
@@ -233,14 +238,14 @@ class Finisher:
             return os.path.lexists(full_path) and not _is_folder(full_path)
 
         # Only now is it worth a look whether a folder on the way is somebody's file, or a link that leads away.
-        clear = clear_of_files(flattened(wanted, _room(output)), plan.arrival.key, is_file)
+        clear = clear_of_files(flattened(wanted, _room_below(output)), plan.arrival.key, is_file)
         taken = self._taken(output, plan.placement, {(output.root, wanted)})
         return replace(plan, destination=next(alternatives(clear, plan.arrival.key, taken)))
 
     def _moves(self, plan: Plan) -> bool:
         """Move one file; False when its name is too long, or taken, or that of a folder on the way. Safe to repeat."""
         output = self._deliveries[plan.arrival.file.inbox].output
-        if len(os.fsencode(plan.destination)) > _room(output):
+        if len(os.fsencode(plan.destination)) > _room_below(output) + _LONGEST_NUMBER:
             return False  # folder by folder we would come there, and nobody else by its path
         try:
             return self._moves_to_its_name(plan)
@@ -359,8 +364,14 @@ class Finisher:
             output.remove_batch_folder(token)
 
 
-def _room(output: Output) -> int:
-    """How long a destination may be, in bytes."""
+def _warning(outcome: Classified) -> str | None:
+    """What is to be known of a file that was filed all the same."""
+    names = outcome.fingerprint.names
+    return f"the file has {names} names (hard links): through another it can still be changed" if names > 1 else None
+
+
+def _room_below(output: Output) -> int:
+    """How many bytes a path below an output may have, so that its users can name what is there."""
     return _LONGEST_PATH - len(os.fsencode(output.root)) - 64  # for a number, a sidecar and the slashes
 
 

@@ -11,6 +11,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import os
     from datetime import datetime
 
     import numpy as np
@@ -54,6 +55,14 @@ class Placement(StrEnum):
     UNSURE = "unsure"
     REJECTED = "rejected"
     DUPLICATE = "duplicate"
+
+
+_LAST_NS = (1 << 63) - 1  # in the year 2262; file systems go on for centuries
+
+
+def mtime_ns_of(status: os.stat_result) -> int:
+    """When a file was changed, in ns since the epoch, or the last moment that a database can hold before or after."""
+    return max(-_LAST_NS, min(status.st_mtime_ns, _LAST_NS))
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,11 +111,13 @@ class Fingerprint:
         sha256: lower-case hex, None only where reading failed.
         size: bytes read.
         mtime_ns: modification time when they were read.
+        names: how many names the file had (hard links); through another one it can still be changed.
     """
 
     sha256: str | None
     size: int
     mtime_ns: int
+    names: int = 1
 
 
 @dataclass(frozen=True, slots=True)

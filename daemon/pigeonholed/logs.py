@@ -5,6 +5,8 @@ from __future__ import annotations
 import datetime as dt
 import logging
 import os
+import select
+import stat
 import sys
 import threading
 import time
@@ -33,7 +35,8 @@ def configure(
     "auto" is the console format on a terminal and JSON otherwise. Colours appear on a terminal only, and not under
     NO_COLOR. Under systemd (JOURNAL_STREAM) the console format has no time of its own. What libraries tell through
     `logging` or `warnings` appears as the event `library_reported`, from level warning on. A stream that cannot be
-    written to loses events and nothing else.
+    written to, or whose reader takes nothing for a second, loses events and nothing else; `log_lines_lost` then says
+    how many.
 
     Args:
         format: how an event is written.
@@ -87,20 +90,71 @@ class _LineLogger:
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
+        self._reader = _Reader.of(stream)
+        self._lost = 0
         self._unicode = (getattr(stream, "encoding", None) or "utf-8").lower().replace("-", "") == "utf8"
         self._lock = threading.Lock()
 
     def msg(self, line: str) -> None:
         """Write one line; a stream that is full, closed or gone loses it, because sorting matters more."""
         text = line if self._unicode else "".join(c if c.isascii() else escaped(c) for c in line)
+        with self._lock:
+            written = self._written(text + "\n")
+            lost, self._lost = (self._lost, 0) if written else (0, self._lost + 1)
+        if lost:
+            structlog.get_logger().warning("log_lines_lost", lines=lost)
+
+    def _written(self, text: str) -> bool:
         try:
-            with self._lock:
-                self._stream.write(text + "\n")
-                self._stream.flush()
+            if self._reader is not None:
+                self._stream.flush()  # what was printed comes first; a closed stream says so
+                return self._reader.takes(text.encode(errors="backslashreplace"))
+            self._stream.write(text)
+            self._stream.flush()
         except (OSError, ValueError):
-            pass
+            return False
+        return True
 
     debug = info = warning = error = critical = exception = msg
+
+
+class _Reader:
+    """Whoever reads from a pipe, socket or terminal; one that takes nothing must not hold up the pictures."""
+
+    _PATIENCE_MS = 1000
+    _PIECE = select.PIPE_BUF  # what is ready takes so much without blocking
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._poll = select.poll()
+        self._poll.register(fd, select.POLLOUT)
+        self._patience_ms = self._PATIENCE_MS
+        self._torn = False
+
+    @classmethod
+    def of(cls, stream: TextIO) -> _Reader | None:
+        """The reader of a stream; None where a write cannot wait for one."""
+        try:
+            mode = os.fstat(stream.fileno()).st_mode
+        except (AttributeError, OSError, ValueError):  # it is in memory, or closed
+            return None
+        waits = stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or stat.S_ISCHR(mode)
+        return cls(stream.fileno()) if waits else None
+
+    def takes(self, line: bytes) -> bool:
+        """Write a line; false if that would take more than a moment. Who has waited once waits no more until it goes.
+
+        Raises:
+            OSError: nobody will ever read it.
+        """
+        rest = b"\n" + line if self._torn else line
+        while rest:
+            if not self._poll.poll(self._patience_ms):
+                self._torn, self._patience_ms = self._torn or len(rest) < len(line), 0
+                return False
+            rest = rest[os.write(self._fd, rest[: self._PIECE]) :]
+        self._torn, self._patience_ms = False, self._PATIENCE_MS
+        return True
 
 
 class _Forwarder(logging.Handler):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from pigeonholed.beneath import open_beneath
 from pigeonholed.contents import sha256_of_open
 from pigeonholed.disk import WAITED_FOR
+from pigeonholed.images import mtime_ns_of
 from pigeonholed.settling import Signature
 
 if TYPE_CHECKING:
@@ -115,7 +116,7 @@ class Memory:
 
 def signature_of(status: os.stat_result) -> Signature:
     """A signature that fits into a database: inodes of 64 bits lose their first."""
-    return Signature(status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino & (1 << 63) - 1)
+    return Signature(status.st_size, mtime_ns_of(status), status.st_ctime_ns, status.st_ino & (1 << 63) - 1)
 
 
 def _mark(path: str, signature: Signature) -> int:

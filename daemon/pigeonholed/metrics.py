@@ -46,7 +46,8 @@ class Ineligible(StrEnum):
 
     EXCLUDED = "excluded"  # `exclude` or the built-in list names it, or `include` does not
     NOT_REGULAR = "not-regular"  # a link, a pipe, a socket, a device
-    PERMISSION = "permission"  # it cannot be read
+    PERMISSION = "permission"  # it cannot be read, or its folder cannot
+    TOO_DEEP = "too-deep"  # its path is longer than the system takes; nothing in such a folder is counted
 
 
 class Reload(StrEnum):

@@ -12,6 +12,7 @@ from pigeonholed.beneath import open_beneath, sync_folder
 from pigeonholed.contents import is_same_content
 from pigeonholed.copying import Unfit
 from pigeonholed.hold_folder import HOLD, PART, held_name
+from pigeonholed.images import mtime_ns_of
 from pigeonholed.placing import alternatives
 
 if TYPE_CHECKING:
@@ -209,7 +210,7 @@ class InPlace:
             raise Unfit("it was gone before it was copied") from None
         try:
             status = os.fstat(fd)
-            if (status.st_size, status.st_mtime_ns) != (arrival.file.size, arrival.file.mtime_ns):
+            if (status.st_size, mtime_ns_of(status)) != (arrival.file.size, arrival.file.mtime_ns):
                 raise Unfit("it had changed before it was copied")
         except BaseException:
             os.close(fd)

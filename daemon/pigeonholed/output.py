@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pigeonholed import beneath
-from pigeonholed.disk import Disk, fs_time_ns, require_gone
+from pigeonholed.disk import Disk, fs_time_ns, is_sticky_of_another, require_gone
 from pigeonholed.durable import write_file
 from pigeonholed.errors import Misconfigured, Unavailable
 from pigeonholed.locking import Held, Lock
@@ -228,6 +228,11 @@ class Output:
                 f"cannot take files out of the inbox {inbox}: {error.strerror}; let this user write to that folder"
             ) from None
         try:
+            if is_sticky_of_another(inbox):
+                raise OutputRefused(
+                    f"cannot take files out of the inbox {inbox}: it is sticky (chmod +t) and belongs to another user, "
+                    "so that everybody may take out their own files only; make this user its owner, or chmod -t it"
+                )
             if not _renames(probe, moved):
                 return False
             self.disk.rename_new(moved, os.path.join(self.root, name))

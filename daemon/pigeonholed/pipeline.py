@@ -21,7 +21,8 @@ from pigeonholed.crew import Crew
 from pigeonholed.decoding import Demand
 from pigeonholed.engines.local import Lane, LocalEngine, Route, Sizes
 from pigeonholed.errors import Misconfigured, Unavailable
-from pigeonholed.events import Events, gives_events
+from pigeonholed.events import Events
+from pigeonholed.filesystems import gives_events
 from pigeonholed.finishing import Finisher
 from pigeonholed.health import HealthServer
 from pigeonholed.ignoring import NameFilter
@@ -408,16 +409,12 @@ def clock_of(inbox: str, output: Output) -> int:
 
 def _watch_events(settings: Settings, watches: Sequence[Watch], claimer: Claimer, stack: ExitStack) -> Events | None:
     """Watch first, scan later: what arrives in between is seen by both."""
-    wanted = [
-        (inbox, watch)
-        for inbox, watch in zip(settings.inbox, watches, strict=True)
-        if os.path.isdir(inbox.path)
-        and (inbox.watch == "events" or (inbox.watch == "auto" and gives_events(str(inbox.path))))
-    ]
+    wanted = [(inbox, watch) for inbox, watch in zip(settings.inbox, watches, strict=True) if inbox.watch != "poll"]
     if not wanted:
         return None
     events = Events(claimer.wake)
     stack.callback(events.close)
     for inbox, watch in wanted:
-        events.watch(str(inbox.path), watch.hints, recursive=inbox.recursive)
+        even_remote = inbox.watch == "events"
+        events.watch(str(inbox.path), watch.hints, recursive=inbox.recursive, even_remote=even_remote)
     return events

@@ -12,6 +12,7 @@ import structlog
 
 from pigeonholed import database
 from pigeonholed.errors import Misconfigured, Unavailable
+from pigeonholed.filesystems import NETWORK, type_of
 from pigeonholed.finishing import Delivery
 from pigeonholed.ledger import Ledger
 from pigeonholed.output import Output
@@ -106,7 +107,7 @@ def check_place(file: Path) -> None:
     """Say what is wrong with the place of an SQLite file, of which SQLite says only that it cannot open it.
 
     Raises:
-        DatabaseUnavailable: this user cannot write there.
+        DatabaseUnavailable: this user cannot write there, or SQLite cannot work there.
     """
     folder = file.parent
     if not folder.is_dir():
@@ -115,6 +116,8 @@ def check_place(file: Path) -> None:
         fault = f"the folder {folder} cannot be written to; let this user write to it, SQLite keeps its journal there"
     elif file.exists() and not os.access(file, os.R_OK | os.W_OK):
         fault = "the file cannot be written to; let this user write to it"
+    elif (kind := type_of(str(folder))) in NETWORK:
+        fault = f"SQLite's locks and log do not work on a network file system ({kind}); keep it on a local disk"
     else:
         return
     raise database.DatabaseUnavailable(f"cannot use the database {file}: {fault}")

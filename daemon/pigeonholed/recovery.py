@@ -14,7 +14,7 @@ from pigeonholed.copy_custody import Copying
 from pigeonholed.disk import is_there, require_gone
 from pigeonholed.errors import Unavailable
 from pigeonholed.hold_folder import HoldFolder
-from pigeonholed.images import Status, Withdrawn
+from pigeonholed.images import Status, Withdrawn, mtime_ns_of
 from pigeonholed.originals import Held
 from pigeonholed.patience import Patience
 from pigeonholed.sweeping import sweep
@@ -245,7 +245,7 @@ def _claim_again(arrival: Arrival, delivery: Delivery) -> bool:
         status = os.lstat(source)
     except OSError:
         return False
-    is_the_one = (status.st_size, status.st_mtime_ns) == (arrival.file.size, arrival.file.mtime_ns)
+    is_the_one = (status.st_size, mtime_ns_of(status)) == (arrival.file.size, arrival.file.mtime_ns)
     return is_the_one and _taken_again(arrival, delivery)
 
 

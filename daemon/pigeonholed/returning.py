@@ -254,9 +254,12 @@ def _is_twice(source: str, target: str, *, copied: bool) -> bool:
     """Whether a file is in its old place as well as where it was filed, so that the latter may go.
 
     Raises:
-        OSError: one of them is not there or cannot be read.
+        OSError: one of them is there and cannot be read: nobody knows.
     """
-    one, other = os.lstat(source), os.lstat(target)
+    try:
+        one, other = os.lstat(source), os.lstat(target)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
     if os.path.samestat(one, other):
         return one.st_nlink > 1  # two names, and not one that two ways lead to
     return copied and is_same_content(source, target)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import structlog
 
 from pigeonholed import systemd
-from pigeonholed.metrics import Stage
+from pigeonholed.metrics import Ineligible, Stage
 from pigeonholed.paths import to_text
 from pigeonholed.statistics import InboxView, ModelStatus
 
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 _LOOK_EVERY_S = 0.5
+_MENDED_BY_PEOPLE = frozenset({Ineligible.PERMISSION, Ineligible.TOO_DEEP})
 
 
 class Claiming(Protocol):
@@ -69,6 +70,8 @@ class Service:
     warm: bool = False
     _attention: threading.Event = field(default_factory=threading.Event)
     _recovered: dict[str, int] = field(default_factory=dict)
+    _told: set[tuple[str, Ineligible]] = field(default_factory=set)
+    _scans: int = 0
 
     def run(self) -> None:
         """Serve until told to stop or, with `--once`, until all is done; then drain.
@@ -90,7 +93,7 @@ class Service:
                 systemd.notify("WATCHDOG=1", f"STATUS={self.reporter.filed} files filed")
             self._attention.wait(_LOOK_EVERY_S)
             self._attention.clear()
-        systemd.notify("STOPPING=1", "STATUS=finishing what is in flight")
+        systemd.notify("STATUS=finishing what is in flight")  # to end, or to go on with another configuration
         # Shutdown, as a sentence: the claimer has ended; let the engine run out; then the finisher has the last word.
         self.engine.close()
         finishing.join()
@@ -147,17 +150,15 @@ class Service:
             self.metrics.inbox_available.labels(name).set(watch.available)
             recovered = watch.recovered - self._recovered.get(name, 0)
             self._recovered[name] = watch.recovered
-            if self.events is not None:
+            if self.events is not None and self.events.watches(watch.rules.root):
                 self.metrics.rescan_recovered_total.labels(name).inc(recovered)
             oldest_s = watch.window.oldest_s()
             age_s = 0.0 if oldest_s is None else time.monotonic() - oldest_s
             self.metrics.queue_oldest_age_seconds.labels(name).set(age_s)
             for reason, count in dict(watch.ineligible).items():
                 self.metrics.ineligible_files.labels(name, reason).set(count)
-        if self.events is not None and not self.events.alive():
-            log.warning("watcher_died", instead="rescans")
-            self.statistics.trouble("watcher_died", "inboxes are only rescanned now")
-            self.events = None
+                self._tell_what_is_left(name, reason, count)
+        self._tend_events()
 
     def faults(self) -> list[str]:
         """Why the service is not ready; empty when it is."""
@@ -172,6 +173,27 @@ class Service:
         """Why the process makes no progress; empty when it does."""
         dead = [] if self.stop.is_set() else self.crew.dead()
         return [f"the thread {name} has ended" for name in dead]
+
+    def _tell_what_is_left(self, inbox: str, reason: Ineligible, count: int) -> None:
+        """Say once that there are files which somebody could mend."""
+        if reason not in _MENDED_BY_PEOPLE:
+            return
+        if not count:
+            self._told.discard((inbox, reason))
+        elif (inbox, reason) not in self._told:
+            self._told.add((inbox, reason))
+            log.warning("files_left", inbox=inbox, because=reason, files=count)
+
+    def _tend_events(self) -> None:
+        """Watch anew where that is needed; only after a scan is it certain that asking for a folder takes no time."""
+        scans = sum(watch.scans for watch in self.watches)
+        if self.events is None or (scans == self._scans and self.events.alive()):
+            return
+        self._scans = scans
+        if self.events.tend():
+            log.warning("watched_anew", because="a watching thread has died, or an inbox is another folder now")
+            self.statistics.trouble("watched_anew", "a watching thread has died, or an inbox is another folder now")
+            self.claimer.wake()
 
     def _claim(self) -> None:
         try:

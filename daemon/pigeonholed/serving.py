@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
+import structlog
 
 from pigeonholed.images import Classified, Prediction, Reason, Rejected
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from pigeonholed.classifying import Classifier
     from pigeonholed.images import Decoded, Outcome
     from pigeonholed.imaging import PixelSpec
+
+log = structlog.get_logger()
 
 _NO_ANSWER = "the model gave no finite answer for this picture alone"
 
@@ -78,13 +81,30 @@ class Served:
 
     def _predict(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         """Probabilities; a picture without a finite answer is tried once more alone, so that it harms no other."""
-        probabilities = self.classifier.predict(pixels)
+        probabilities = self._answer(pixels)
         odd = np.flatnonzero(~np.isfinite(probabilities).all(axis=1))
         if len(pixels) > 1 and len(odd):
             probabilities = probabilities.copy()  # a runtime's result may be read-only
             for row in odd:
                 probabilities[row] = self.classifier.predict(pixels[row : row + 1])[0]
         return probabilities
+
+    def _answer(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        """What the model says; where it fails (a device may be short of memory), it is asked half as much at a time.
+
+        Raises:
+            Exception: it fails for a single picture, which is not to blame for that.
+        """
+        try:
+            return self.classifier.predict(pixels)
+        except Exception as error:
+            if len(pixels) == 1:
+                raise
+            log.warning(
+                "batch_halved", model=self.bundle.name, pictures=len(pixels), error=str(error).partition("\n")[0]
+            )
+        half = len(pixels) // 2
+        return np.concatenate([self._answer(pixels[:half]), self._answer(pixels[half:])])
 
     def _classified(self, decoded: Decoded, ranked: tuple[tuple[str, float], ...], threshold: float) -> Classified:
         return Classified(

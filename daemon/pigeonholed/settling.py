@@ -12,6 +12,8 @@ from bisect import bisect_right
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from pigeonholed.images import mtime_ns_of
+
 if TYPE_CHECKING:
     import os
 
@@ -28,7 +30,7 @@ class Signature:
     @classmethod
     def of(cls, status: os.stat_result) -> Signature:
         """The signature of a file."""
-        return cls(status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
+        return cls(status.st_size, mtime_ns_of(status), status.st_ctime_ns, status.st_ino)
 
 
 class Marks:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
@@ -155,6 +156,7 @@ class Supervisor:
             return
         log.info("configuration_reloaded", source=str(settings.source))
         self._next = settings
+        systemd.notify("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
         service.end()
 
     def _take_signals(self) -> None:
@@ -167,6 +169,7 @@ class Supervisor:
         if self._ending:
             os._exit(128 + number)  # nothing needs tidying: a kill at any moment is safe
         self._ending = True
+        systemd.notify("STOPPING=1")
         self._told_to_end.set()
         self._stop.set()
         if self._service is not None:

@@ -16,31 +16,28 @@ import threading
 import time
 from collections import deque
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from pigeonholed.disk import is_written_to
 from pigeonholed.formats import end_is_missing
-from pigeonholed.images import ImageFile
+from pigeonholed.images import ImageFile, mtime_ns_of
 from pigeonholed.metrics import Ineligible
 from pigeonholed.settling import Marks, Signature, Window
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from pigeonholed.ignoring import NameFilter
+
 _PEEK_BYTES = 64
 _PAGE_BYTES = 4096
 _WRITERS_PAUSE_AT_MOST_S = 2.0  # beyond settle_s; who rests for longer is not asked after: a backlog is older than that
 _WRITER_PAUSE_S = 0.5
-
-
-class Names(Protocol):
-    """Which names are no pictures: `ignoring.NameFilter`."""
-
-    def ignores(self, relative_path: str) -> bool:
-        """Whether a file is left where it is."""
-
-    def prunes(self, folder_name: str) -> bool:
-        """Whether nothing below a folder is looked at."""
+_LEFT = {
+    errno.EACCES: Ineligible.PERMISSION,
+    errno.EPERM: Ineligible.PERMISSION,
+    errno.ENAMETOOLONG: Ineligible.TOO_DEEP,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +102,7 @@ class Watch:
     def __init__(
         self,
         rules: Rules,
-        names: Names,
+        names: NameFilter,
         fs_time_ns: Callable[[], int],
         stopwatch: Callable[[], float] = time.perf_counter,
         passes_over: Callable[[str, int, int], bool] = lambda _path, _size, _mtime_ns: False,
@@ -217,7 +214,8 @@ class Watch:
             folder = folders.pop()
             try:
                 entries = os.scandir(os.path.join(self.rules.root, folder))
-            except OSError:
+            except OSError as error:
+                self._count_left(error)
                 if folder == "":
                     self.available = False
                 continue
@@ -239,7 +237,8 @@ class Watch:
         full_path = os.path.join(self.rules.root, path)
         try:
             status = os.lstat(full_path)
-        except OSError:
+        except OSError as error:
+            self._count_left(error)
             self.window.forget(path)
             return None
         if not stat.S_ISREG(status.st_mode):
@@ -247,7 +246,7 @@ class Watch:
             if not stat.S_ISDIR(status.st_mode):
                 self._counting[Ineligible.NOT_REGULAR] += 1
             return None
-        if self._passes_over(path, status.st_size, status.st_mtime_ns):
+        if self._passes_over(path, status.st_size, mtime_ns_of(status)):
             self.window.forget(path)
             return None
         signature = Signature.of(status)
@@ -271,8 +270,7 @@ class Watch:
         except OSError as error:
             if error.errno == errno.EIO:
                 return True  # the decoder has retries, and the word for it
-            if error.errno in {errno.EACCES, errno.EPERM}:
-                self._counting[Ineligible.PERMISSION] += 1
+            self._count_left(error)
             self.window.forget(path)  # unreadable, gone, or we are out of descriptors: the next scan says which
             return False
         if not written_to and not end_is_missing(head, tail, signature.size):
@@ -285,6 +283,10 @@ class Watch:
         pause_s = self.rules.incomplete_s - waited_s
         self._look_again(path, now_s + (min(pause_s, _WRITER_PAUSE_S) if written_to else pause_s))
         return False
+
+    def _count_left(self, error: OSError) -> None:
+        if (reason := _LEFT.get(error.errno or 0)) is not None:
+            self._counting[reason] += 1
 
     def _look_again(self, path: str, at_s: float) -> None:
         if path in self.window and at_s < self._alarms.get(path, math.inf):

@@ -14,7 +14,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy.engine import Engine
 
-from pigeonholed import database, tables
+from pigeonholed import database, records, tables
 from pigeonholed.database import DatabaseUnavailable, SchemaMismatch
 from pigeonholed.ledger import Ledger
 from pigeonholed.writer import Writer
@@ -138,10 +138,35 @@ def test_file_that_is_no_database_is_refused_and_not_touched(tmp_path: Path) -> 
     assert list(tmp_path.iterdir()) == [file]
 
 
+def test_damaged_database_is_refused_and_not_touched(tmp_path: Path, migrated_file: Path) -> None:
+    file = tmp_path / "damaged.db"
+    content = bytearray(migrated_file.read_bytes())
+    content[4096:] = secrets.token_bytes(len(content) - 4096)
+    file.write_bytes(content)
+    engine = database.connect(f"sqlite:///{file}")
+    with pytest.raises(DatabaseUnavailable, match=r"damaged\.db.*(malformed|corrupt)"):
+        database.prepare(engine)
+    engine.dispose()
+    assert file.read_bytes() == content
+
+
 def test_missing_folder_of_the_database_is_one_clear_sentence(tmp_path: Path) -> None:
     engine = database.connect(f"sqlite:///{tmp_path / 'missing' / 'a.db'}")
     with pytest.raises(DatabaseUnavailable, match="unable to open database file"):
         database.wait_for(engine, threading.Event(), patience_s=0.0)
+
+
+@pytest.mark.parametrize(("kind", "works"), [("ext4", True), ("", True), ("nfs4", False), ("cifs", False)])
+def test_sqlite_file_on_a_network_file_system_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, works: bool
+) -> None:
+    monkeypatch.setattr(records, "type_of", lambda folder: kind if folder == str(tmp_path) else "ext4")
+    if works:
+        records.check_place(tmp_path / "a.db")
+    else:
+        with pytest.raises(DatabaseUnavailable, match=f"network file system \\({kind}\\)"):
+            records.check_place(tmp_path / "a.db")
+    assert not (tmp_path / "a.db").exists()
 
 
 def test_sqlite_commits_survive_a_power_cut_and_are_written_ahead(db: Engine) -> None:

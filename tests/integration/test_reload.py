@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import socket
 from pathlib import Path
 
 import pytest
@@ -53,6 +55,28 @@ def test_new_inbox_is_served_after_hup_and_nothing_is_lost_on_the_way(workspace:
         until(lambda: workspace.filed() == 31, "all filed")
         assert (workspace.output / "dog/x.png").exists()
         assert daemon.terminate() == 0
+
+
+def test_systemd_takes_a_reload_for_no_end(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After STOPPING=1 it would kill the service in time, whatever comes after."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
+        listener.bind(f"\0pigeonholed-test-{os.getpid()}")
+        listener.settimeout(30)
+        monkeypatch.setenv("NOTIFY_SOCKET", f"@pigeonholed-test-{os.getpid()}")
+
+        def told_until(last: str) -> list[str]:
+            told: list[str] = []
+            while last not in told:
+                told += [line for line in listener.recv(4096).decode().splitlines() if not line.startswith("STATUS=")]
+            return [line.partition("=")[0] for line in told if line != "WATCHDOG=1"]
+
+        with workspace.serving() as daemon:
+            assert told_until("READY=1") == ["READY"]
+            workspace.config.write_text(workspace.config.read_text().replace("rescan_s = 0.5", "rescan_s = 0.6"))
+            hup(daemon)
+            assert told_until("READY=1") == ["RELOADING", "MONOTONIC_USEC", "READY"]
+            assert daemon.terminate() == 0
+            assert told_until("STOPPING=1") == ["STOPPING"]
 
 
 def test_unchanged_configuration_changes_nothing(workspace: Workspace) -> None:

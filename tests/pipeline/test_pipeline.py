@@ -11,7 +11,7 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,16 +20,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+import structlog
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import auditor
-from helpers import FakeClassifier, by_colour, files_of, lines, make_bundle, make_tree, png, read_tree
+from helpers import FakeClassifier, by_colour, chain_of_folders, files_of, lines, make_bundle, make_tree, png, read_tree
 from pigeonholed import imaging, pipeline, records
 from pigeonholed.bundle import Bundle, BundleError
 from pigeonholed.decoding import Decode, Demand, examine
+from pigeonholed.engines import classifiers
 from pigeonholed.engines import local as engine
-from pigeonholed.errors import Misconfigured, Unavailable
+from pigeonholed.errors import Misconfigured, Spent, Unavailable
 from pigeonholed.finishing import Finisher
 from pigeonholed.images import Arrival
 from pigeonholed.ledger import Ledger
@@ -327,6 +329,49 @@ def test_users_own_reason_file_gives_way(place: Place) -> None:
     place.audit(dropped)
 
 
+def test_file_that_is_replaced_before_its_claim_is_filed_as_what_was_claimed(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen, replacing = png("red"), png("blue", mark=1)
+    claim = Ledger.claim
+
+    def replaced_meanwhile(ledger: Ledger, arrivals: Sequence[Arrival]) -> None:
+        claim(ledger, arrivals)
+        place.drop({"new": replacing})
+        os.replace(place.root / "camera/new", place.root / "camera/a.png")
+
+    place.drop({"a.png": seen})
+    monkeypatch.setattr(Ledger, "claim", replaced_meanwhile)
+    place.run_once()
+    assert place.files() == {"dog/a.png": replacing}
+    assert [row["sha256"] for row in place.rows()] == [hashlib.sha256(replacing).hexdigest()]
+
+
+@pytest.mark.parametrize("way", ["replaced", "written over"])
+def test_camera_that_writes_one_name_again_and_again_has_whole_pictures_filed(place: Place, way: str) -> None:
+    place.inboxes = {"camera": {"settle_s": 0.05, "rescan_s": 0.05}}
+    versions = [png("red", mark=number, size=64) for number in range(40)]
+    latest = place.root / "camera/latest.png"
+    with place.serving() as service:
+        for version in versions:
+            if way == "replaced":
+                place.drop({".latest": version})
+                os.replace(place.root / "camera/.latest", latest)
+            else:
+                with latest.open("wb", buffering=0) as file:
+                    for start in range(0, len(version), 64):
+                        file.write(version[start : start + 64])
+            before = service.reporter.filed
+            threading.Event().wait(0.02)
+        _until(lambda: service.reporter.filed > before and not latest.exists())
+    files = place.files()
+    assert set(files.values()) <= set(versions)
+    assert versions[-1] in files.values()
+    assert {row["sha256"] for row in place.rows() if row["status"] == "filed"} == {
+        hashlib.sha256(content).hexdigest() for content in files.values()
+    }
+
+
 def test_strange_names_are_kept_to_the_byte(place: Place) -> None:
     names = [
         b"caf\xe9.png",
@@ -525,6 +570,28 @@ def test_picture_on_which_a_thread_hangs_is_filed_once_and_nobody_waits_for_it(
     assert 'batch_flush_total{reason="timeout"} 0.0' in text
 
 
+def test_model_that_never_answers_ends_the_service_and_the_next_one_files_all(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(classifiers, "ANSWERS_WITHIN_S", 0.2)
+    gate = Gate()
+    place.models.served["tiny"] = FakeClassifier(answer=gate)
+    place.drop({f"{number}.png": png(mark=number) for number in range(9)})
+    dropped = place.dropped()
+
+    def serve() -> None:
+        with place.serving():
+            assert gate.reached.wait(_LONG_S)
+            _until(lambda: not any(thread.name == "finisher" for thread in threading.enumerate()))
+
+    with pytest.raises(Spent, match="has not answered"):
+        serve()
+    gate.open.set()
+    place.models.served["tiny"] = FakeClassifier()
+    place.run_once()
+    place.audit(dropped)
+
+
 def test_metrics_say_what_happened(place: Place) -> None:
     place.drop({"a.png": png("red"), "b.png": png("grey"), "c.png": b""})
     text = place.run_once().metrics.expose()[0].decode()
@@ -571,6 +638,29 @@ def test_event_brings_a_file_long_before_the_next_scan(place: Place) -> None:
         place.drop({"a.png": png()})
         _until(lambda: service.reporter.filed == 1)
     assert list(place.files()) == ["cat/a.png"]
+
+
+def test_watching_thread_that_died_is_replaced_and_nothing_waits_for_the_next_scan(place: Place) -> None:
+    place.inboxes = {"camera": {"watch": "events", "rescan_s": 3600.0}}
+    with place.serving() as service:
+        _until(lambda: service.watches[0].scans > 0)
+        assert service.events is not None
+        service.events.close()
+        place.drop({"a.png": png("red")})
+        _until(lambda: service.reporter.filed == 1)
+        place.drop({"b.png": png("blue")})
+        _until(lambda: service.reporter.filed == 2)
+        assert service.events.alive()
+
+
+def test_files_that_somebody_could_mend_are_told_of_once(place: Place) -> None:
+    place.inboxes = {"camera": {"rescan_s": 0.01}}
+    with chain_of_folders(place.root / "camera"), structlog.testing.capture_logs() as told, place.serving() as service:
+        _until(lambda: service.watches[0].scans > 2)
+        service.observe()
+    assert [entry for entry in told if entry["event"] == "files_left"] == [
+        {"event": "files_left", "log_level": "warning", "inbox": "camera", "because": "too-deep", "files": 1}
+    ]
 
 
 def test_slow_writers_file_is_only_taken_whole(place: Place) -> None:

@@ -15,7 +15,8 @@ import pytest
 from helpers import FakeClock, FakeLedger, make_tree, png, read_tree
 from pigeonholed import claiming
 from pigeonholed.channel import Closed
-from pigeonholed.claiming import Claimer, Feed, may_rename_out_of
+from pigeonholed.claiming import Claimer, Feed
+from pigeonholed.disk import may_rename_out_of
 from pigeonholed.images import Arrival, ImageFile
 from pigeonholed.metrics import Metrics
 from pigeonholed.output import Output

@@ -575,5 +575,17 @@ def test_a_template_that_cannot_be_a_path_is_refused(tmp_path: Path, template: s
     assert "\n" not in told
 
 
+@pytest.mark.parametrize(
+    "line",
+    ['name = "a\\u0000"', 'template = "{name}\\u0000"', 'include = ["\\u0000"]', 'exclude = ["*.j\\u0000"]',
+     '[web]\ntoken_file = "a\\u0000"', '[control]\nsocket = "a\\u0000"', '[models]\ndir = "a\\u0000"',
+     '[state]\ndir = "a\\u0000"', '[database]\nurl = "sqlite:///a\\u0000"', '[database]\nurl = "sqlite:///a%00"',
+     '[metrics]\nlisten = "a\\u0000:1"'],
+)  # fmt: skip
+def test_text_with_a_nul_is_refused(tmp_path: Path, line: str) -> None:
+    """No system call takes it, and no Postgres."""
+    assert "\0" not in refusal(tmp_path, inbox_with(line))
+
+
 def test_an_absolute_template_is_told_as_one(tmp_path: Path) -> None:
     assert "must be a relative path" in refusal(tmp_path, inbox_with('template = "/srv/{name}"'))

@@ -13,7 +13,7 @@ from pigeonholed import imaging
 from pigeonholed.crew import Crew
 from pigeonholed.decoding import Demand
 from pigeonholed.engines.decoders import Decoders, Hands, Suspected
-from pigeonholed.errors import Unavailable
+from pigeonholed.errors import Spent
 from pigeonholed.images import Arrival
 from running import until
 
@@ -101,7 +101,7 @@ def test_with_more_threads_hanging_than_working_the_service_ends(shop: Callable[
         shop1.files.put(make_arrival("hangs", number))
         taken(shop1)
     assert shop1.failed.is_set()
-    with pytest.raises(Unavailable, match="2 decoders hang"):
+    with pytest.raises(Spent, match="2 decoders hang"):
         shop1.crew.check()
 
 

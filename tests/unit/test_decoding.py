@@ -45,6 +45,15 @@ def test_picture_is_decoded_to_the_wanted_size_and_hashed(tmp_path: Path) -> Non
     assert (result.fingerprint.size, result.fingerprint.mtime_ns) == (len(content), status.st_mtime_ns)
 
 
+def test_other_names_of_a_file_are_counted(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(png())
+    for names in (1, 2, 3):
+        result = _examine(tmp_path / "a")
+        assert isinstance(result, Decoded)
+        assert result.fingerprint.names == names
+        os.link(tmp_path / "a", tmp_path / f"{names}")
+
+
 @pytest.mark.parametrize(
     ("content", "reason"),
     [

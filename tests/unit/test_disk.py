@@ -40,6 +40,17 @@ def test_taken_name_is_refused_and_nothing_changes(disk: Disk, tmp_path: Path) -
     assert read_tree(tmp_path) == {"a": b"1", "b": b"2"}
 
 
+def test_another_name_of_the_same_file_counts_as_a_taken_name(tmp_path: Path) -> None:
+    """rename(2) alone would say that it is done, and leave both names."""
+    disk = Disk(str(tmp_path))
+    make_tree(tmp_path, {"a": b"1"})
+    os.link(tmp_path / "a", tmp_path / "b")
+    with pytest.raises(FileExistsError):
+        disk.rename_new(str(tmp_path / "a"), str(tmp_path / "b"))
+    assert read_tree(tmp_path) == {"a": b"1", "b": b"1"}
+    disk.close()
+
+
 def test_dangling_link_counts_as_a_taken_name(disk: Disk, tmp_path: Path) -> None:
     make_tree(tmp_path, {"a": b"1"})
     (tmp_path / "b").symlink_to("nowhere")

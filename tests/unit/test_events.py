@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
-from helpers import make_tree
-from pigeonholed import events as events_module
-from pigeonholed.events import Events, gives_events
+from helpers import FakeClock, chain_of_folders, make_tree
+from pigeonholed import events, filesystems
+from pigeonholed.events import Events
+from pigeonholed.filesystems import gives_events
 from pigeonholed.watching import Hints
+from running import until
 
 _LONG_S = 10.0
 
@@ -27,6 +32,10 @@ class Watched:
     woken: threading.Event = field(default_factory=threading.Event)
     paths: set[str] = field(default_factory=set)
     lost: bool = False
+    clock: FakeClock = field(default_factory=FakeClock)
+
+    def __post_init__(self) -> None:
+        self.events = Events(self.woken.set, self.clock)
 
     def see(self) -> None:
         """Wait for the next wake, and gather what it came with."""
@@ -44,10 +53,9 @@ class Watched:
 @pytest.fixture
 def watched(tmp_path: Path) -> Iterator[Watched]:
     watched = Watched(make_tree(tmp_path / "inbox", {"sub": {}}))
-    events = Events(watched.woken.set)
-    assert events.watch(str(watched.root), watched.hints, recursive=True)
+    assert watched.events.watch(str(watched.root), watched.hints, recursive=True)
     yield watched
-    events.close()
+    watched.events.close()
 
 
 def test_written_file_is_hinted_by_its_path_in_the_inbox(watched: Watched) -> None:
@@ -80,6 +88,121 @@ def test_name_that_is_no_utf8_is_hinted_as_it_is(watched: Watched) -> None:
     watched.until(os.fsdecode(b"caf\xe9.png"))
 
 
+def test_inbox_that_was_replaced_is_watched_anew_and_scanned(watched: Watched, tmp_path: Path) -> None:
+    assert not watched.events.tend()
+    os.rename(watched.root, tmp_path / "away")
+    watched.clock.advance(60.0)
+    assert not watched.events.tend()  # it may come back as it was
+    make_tree(watched.root, {})
+    watched.clock.advance(60.0)
+    assert watched.events.tend()
+    assert watched.hints.take() == ([], True)
+    make_tree(watched.root, {"a.png": b"1"})
+    watched.until("a.png")
+
+
+def test_inbox_that_was_removed_and_made_again_is_watched_anew(watched: Watched) -> None:
+    (watched.root / "sub").rmdir()
+    watched.root.rmdir()
+    until(lambda: not watched.events.alive(), "the end of its thread")
+    assert watched.events.tend()
+    assert watched.events.alive()
+    assert not watched.events.watches(str(watched.root))
+    make_tree(watched.root, {})
+    watched.clock.advance(60.0)
+    assert watched.events.tend()
+    make_tree(watched.root, {"a.png": b"1"})
+    watched.until("a.png")
+
+
+def test_inbox_that_was_missing_at_the_start_is_watched_once_it_is_there(watched: Watched, tmp_path: Path) -> None:
+    hints = Hints()
+    assert not watched.events.watch(str(tmp_path / "late"), hints, recursive=True)
+    make_tree(tmp_path / "late", {})
+    watched.clock.advance(60.0)
+    assert watched.events.tend()
+    make_tree(tmp_path / "late", {"a.png": b"1"})
+    until(lambda: "a.png" in hints.take()[0], "a hint")
+
+
+def test_network_file_system_is_watched_only_where_that_is_asked_for(
+    watched: Watched, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(filesystems, "type_of", lambda _path: "nfs4")
+    root = str(make_tree(tmp_path / "export", {}))
+    assert not watched.events.watch(root, Hints(), recursive=True, even_remote=False)
+    assert watched.events.watch(root, Hints(), recursive=True, even_remote=True)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_thread_that_dies_is_replaced_and_every_inbox_scanned(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_handler: object, _event: object) -> None:
+        raise RuntimeError("for a test")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(events._Handler, "dispatch", fail)
+        make_tree(watched.root, {"a.png": b"1"})
+        until(lambda: not watched.events.alive(), "the end of the thread")
+    assert watched.events.tend()
+    assert watched.hints.take() == ([], True)
+    make_tree(watched.root, {"b.png": b"1"})
+    watched.until("b.png")
+
+
+def test_threads_that_die_again_and_again_are_replaced_now_and_then(watched: Watched) -> None:
+    for replaced in (True, False):
+        watched.events.close()
+        assert watched.events.tend() is replaced
+    watched.clock.advance(60.0)
+    assert watched.events.tend()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_folders_in_folders_without_end_do_not_end_the_watching_of_another_inbox(
+    watched: Watched, tmp_path: Path
+) -> None:
+    """watchdog goes down a tree by calling itself, which Python 3.11 does a thousand times and no more."""
+    other = make_tree(tmp_path / "other", {"n": {}})
+    with chain_of_folders(other / "n", "d", beyond=2600):
+        watched.events.watch(str(other), Hints(), recursive=True)
+        os.rename(other / "n", watched.root / "n")  # and to the thread that reads
+        make_tree(watched.root, {"a.png": b"1"})
+        deadline_s = time.monotonic() + _LONG_S
+        while "a.png" not in watched.paths and watched.events.alive():
+            assert time.monotonic() < deadline_s
+            watched.woken.wait(0.01)
+            watched.paths |= set(watched.hints.take()[0])
+        os.rename(watched.root / "n", other / "n")
+        watched.events.tend()
+        assert watched.events.alive()
+        make_tree(watched.root, {"b.png": b"1"})
+        watched.until("b.png")
+
+
+@pytest.mark.parametrize(("most", "watched_at_all"), [(0, False), (1, True)])
+def test_limit_on_watches_leaves_the_rest_to_rescans(tmp_path: Path, most: int, watched_at_all: bool) -> None:
+    """In a user namespace, which has a limit of its own."""
+    make_tree(tmp_path, {"a": {"b": {}}})
+    script = (
+        "import sys; from pigeonholed.events import Events; from pigeonholed.watching import Hints\n"
+        "events = Events(lambda: None)\n"
+        "print(events.watch(sys.argv[1], Hints(), recursive=True), events.alive())"
+    )
+    limited = ["unshare", "--user", "--map-root-user", "sh", "-c"]
+    limit = "echo $0 > /proc/sys/user/max_inotify_watches"
+    if subprocess.run([*limited, limit, "1"], check=False, capture_output=True).returncode != 0:
+        pytest.skip("this test needs a user namespace of its own")
+    told = subprocess.run(
+        [*limited, f'{limit} && exec "$@"', str(most), sys.executable, "-c", script, str(tmp_path)],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert told.stdout.splitlines()[-1] == f"{watched_at_all} True"
+
+
 def test_claim_out_of_the_inbox_holds_nothing_back(watched: Watched, tmp_path: Path) -> None:
     """watchdog would wait half a second for the other half of each move that leaves."""
     make_tree(watched.root, {"a.png": b"1"})
@@ -92,27 +215,27 @@ def test_claim_out_of_the_inbox_holds_nothing_back(watched: Watched, tmp_path: P
 
 
 def test_inbox_that_cannot_be_watched_is_left_to_rescans(tmp_path: Path) -> None:
-    events = Events(lambda: None)
-    assert not events.watch(str(tmp_path / "missing"), Hints(), recursive=True)
-    assert events.alive()
-    events.close()
+    watching = Events(lambda: None)
+    assert not watching.watch(str(tmp_path / "missing"), Hints(), recursive=True)
+    assert watching.alive()
+    watching.close()
 
 
 def test_end_of_the_threads_is_noticed(tmp_path: Path) -> None:
-    events = Events(lambda: None)
-    events.watch(str(tmp_path), Hints(), recursive=True)
-    assert events.alive()
-    events.close()
-    assert not events.alive()
+    watching = Events(lambda: None)
+    watching.watch(str(tmp_path), Hints(), recursive=True)
+    assert watching.alive()
+    watching.close()
+    assert not watching.alive()
 
 
 @pytest.mark.parametrize(("mounted", "gives"), [("ext4", True), ("nfs4", False), ("fuse.sshfs", False), ("", True)])
 def test_network_file_systems_are_known_to_tell_nothing(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, mounted: str, gives: bool
 ) -> None:
-    monkeypatch.setattr(events_module, "_file_system_of", lambda _path: mounted)
+    monkeypatch.setattr(filesystems, "type_of", lambda _path: mounted)
     assert gives_events(str(tmp_path)) is gives
 
 
 def test_type_of_the_mount_is_found() -> None:
-    assert events_module._file_system_of("/proc") == "proc"
+    assert filesystems.type_of("/proc") == "proc"

@@ -6,8 +6,9 @@ import errno
 import json
 import os
 import stat
+import unicodedata
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from helpers import (
     place_in_work,
     read_tree,
 )
+from mounts import small_disk
 from pigeonholed.beneath import path_of
 from pigeonholed.custody import Custody, Renaming
 from pigeonholed.disk import Disk
@@ -205,6 +207,63 @@ class TestPlaces:
         make_tree(Path(desk.output.root), {"cat": {"x.png": b"yours"}})
         assert desk.finish(make_classified(desk.arrive(b"A"))) == {"cat/x.png": b"yours", "cat/x-1.png": b"A"}
 
+    def test_names_that_differ_for_us_alone_are_both_kept(self, desk: Desk) -> None:
+        """Composed and decomposed accents, and cases, are different names unless the file system says otherwise."""
+        names = ("caf\u00e9.png", "cafe\u0301.png", "A.png", "a.png")
+        handled = [make_classified(desk.arrive(name.encode(), name, number)) for number, name in enumerate(names, 1)]
+        assert desk.finish(*handled) == {f"cat/{name}": name.encode() for name in names}
+
+    def test_names_that_the_file_system_takes_for_one_become_two(
+        self, desk: Desk, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """As a file system for which neither case nor the composition of accents matters."""
+        rename = desk.output.disk.rename_new
+
+        def folded(name: str) -> str:
+            return unicodedata.normalize("NFC", name).casefold()
+
+        def rename_new(source: str, target: str, *, target_dir: int | None = None) -> None:
+            if target_dir is not None and folded(target) in map(folded, os.listdir(path_of(target_dir))):
+                raise FileExistsError(errno.EEXIST, "File exists", target)
+            rename(source, target, target_dir=target_dir)
+
+        monkeypatch.setattr(desk.output.disk, "rename_new", rename_new)
+        names = ("caf\u00e9.png", "cafe\u0301.png", "A.png", "a.png")
+        handled = [make_classified(desk.arrive(name.encode(), name, number)) for number, name in enumerate(names, 1)]
+        rejected = [make_rejected(desk.arrive(name.encode(), name, number)) for number, name in enumerate(names, 11)]
+        files = desk.finish(*handled, *rejected)
+        kept = {path: content for path, content in files.items() if not path.endswith(".json")}
+        assert sorted(kept.values()) == sorted(2 * [name.encode() for name in names])
+        assert "cat/a-1.png" in kept
+        assert all(f"{path}.reason.json" in files for path in kept if path.startswith("_rejected"))
+
+    def test_no_folder_is_listed_to_find_a_free_name(self, desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A class folder may hold a million files."""
+        make_tree(Path(desk.output.root), {"cat": {"x.png": b"", "x-1.png": b""}})
+        handled = [
+            make_classified(desk.arrive(b"A", number=1)),
+            make_classified(desk.arrive(b"B", "s/x.png", 2)),
+            make_rejected(desk.arrive(b"C", number=3)),
+        ]
+        with monkeypatch.context() as patch:
+            for listing in ("listdir", "scandir", "walk"):
+                patch.setattr(os, listing, lambda *_: pytest.fail("a folder was listed"))
+            desk.turn(*handled)
+            desk.finisher.settle()
+        assert desk.files()["cat/x-2.png"] == b"A"
+
+    def test_file_with_another_name_is_filed_and_its_row_says_so(self, desk: Desk) -> None:
+        classified = make_classified(desk.arrive(b"A"))
+        fingerprint = replace(classified.fingerprint, names=3)
+        plans: list[Plan] = []
+        original = desk.ledger.plan
+        desk.ledger.plan = lambda some, filed=(): (plans.extend(some), original(some, filed))  # type: ignore[func-returns-value, method-assign, assignment]
+        desk.turn(make_classified(desk.arrive(b"B", "y.png", 2)), replace(classified, fingerprint=fingerprint))
+        assert [plan.detail for plan in plans] == [
+            None,
+            "the file has 3 names (hard links): through another it can still be changed",
+        ]
+
     def test_dangling_link_at_the_name_is_left_alone(self, desk: Desk) -> None:
         make_tree(Path(desk.output.root), {"cat": {}})
         os.symlink("nowhere", os.path.join(desk.output.root, "cat/x.png"))
@@ -274,6 +333,17 @@ class TestPlaces:
             "_rejected/unreadable/s-1/x.png.reason.json",
         }
         assert desk.output.batch_folders() == []
+
+    def test_file_in_flight_is_filed_on_a_disk_that_is_full(self, tmp_path: Path, patience: Patience) -> None:
+        with small_disk(tmp_path) as disk:
+            output = Output.open(disk / "sorted", None)
+            desk = Desk(tmp_path / "inbox", output, patience)
+            make_tree(disk, {"sorted": {"cat": {}}})
+            classified = make_classified(desk.arrive(b"A"))
+            with pytest.raises(OSError, match="No space left"):
+                (disk / "filling").write_bytes(bytes(1 << 21))
+            assert desk.finish(classified) == {"cat/x.png": b"A"}
+            output.close()
 
     def test_full_disk_is_waited_for(self, desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
         faults = [errno.ENOSPC] * 3

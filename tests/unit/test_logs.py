@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import datetime as dt
+import fcntl
 import io
 import json
 import logging
+import os
 import re
+import socket
+import threading
 import warnings
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
@@ -202,6 +206,39 @@ def test_a_stream_that_cannot_be_written_to_stops_nobody() -> None:
     closed.close()
     configured("auto", stream=closed)
     log.error("file_filed")
+
+
+def test_a_reader_that_stops_reading_stops_nobody_and_is_told_what_it_missed() -> None:
+    """As a log service that hangs, or a disk that is full below it; this test ends only if nothing waits for ever."""
+    out, into = os.pipe()
+    with open(out, "rb") as reader, open(into, "w", encoding="utf-8") as writer:
+        configured("json", stream=writer)
+        size = fcntl.fcntl(into, fcntl.F_GETPIPE_SZ)
+        for serial in range(400):
+            log.info("file_filed", serial=serial, padding="x" * (size // 100))
+        os.set_blocking(out, False)
+        before = (reader.read() or b"").splitlines()
+        log.info("file_filed", serial=400)
+        after = reader.read().splitlines()
+    assert [json.loads(line)["serial"] for line in before[:-1]] == list(range(len(before) - 1))
+    events = [json.loads(line) for line in after if line.startswith(b"{")]
+    assert [event["event"] for event in events] == ["file_filed", "log_lines_lost"]
+    assert events[1]["lines"] in (400 - len(before), 401 - len(before))  # one more where the last was torn
+
+
+@pytest.mark.parametrize("end", ["pipe", "socket"])
+def test_a_reader_that_reads_gets_long_lines_whole(end: str) -> None:
+    out, into = [end.detach() for end in socket.socketpair()] if end == "socket" else os.pipe()
+    long = "x" * 300_000
+    got: list[bytes] = []
+    with open(out, "rb") as reader:
+        thread = threading.Thread(target=lambda: got.append(reader.readline()))
+        thread.start()
+        with open(into, "w", encoding="utf-8") as stream:
+            configured("json", stream=stream)
+            log.info("file_filed", long=long)
+        thread.join(10)
+    assert json.loads(got[0])["long"] == long
 
 
 def test_less_than_the_level_is_not_written() -> None:

@@ -140,6 +140,20 @@ def test_inbox_that_cannot_be_written_is_refused(output: Output, tmp_path: Path)
         output.check_source(str(tmp_path / "missing"))
 
 
+def test_sticky_inbox_of_another_user_is_refused_with_the_remedy(
+    output: Output, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inbox = make_tree(tmp_path / "inbox", {})
+    inbox.chmod(0o1777)
+    assert output.check_source(str(inbox))  # our own
+    monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
+    with pytest.raises(OutputRefused, match="chmod -t"):
+        output.check_source(str(inbox))
+    assert read_tree(inbox) == {}
+    inbox.chmod(0o777)
+    assert output.check_source(str(inbox))
+
+
 def test_time_is_that_of_the_file_system(output: Output) -> None:
     first = output.now_ns()
     assert first <= output.now_ns()

@@ -109,5 +109,27 @@ def test_picture_spoilt_by_its_neighbour_is_tried_again_alone() -> None:
     assert classifier.seen == [2, 1, 1]
 
 
+@pytest.mark.parametrize("error", [RuntimeError("out of memory\nat 0x1"), MemoryError()])
+def test_batch_that_is_too_large_for_the_device_is_halved_until_it_fits(error: Exception) -> None:
+    def answer(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        if len(pixels) > 2:
+            raise error
+        return by_colour(pixels)
+
+    classifier = FakeClassifier(answer=answer)
+    colours = ("red", "blue", "blue", "red", "blue")
+    outcomes = make_served(classifier).classify(_batch(*colours), _POLICIES)
+    assert [_word(outcome) for outcome in outcomes] == ["cat", "dog", "dog", "cat", "dog"]
+    assert classifier.seen == [5, 2, 3, 1, 2]
+
+
+def test_device_that_takes_not_even_one_picture_is_no_fault_of_the_picture() -> None:
+    def answer(_pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        raise RuntimeError("the device is gone")
+
+    with pytest.raises(RuntimeError, match="the device is gone"):
+        make_served(FakeClassifier(answer=answer)).classify(_batch("red", "blue"), _POLICIES)
+
+
 def _word(outcome: Outcome) -> str:
     return outcome.prediction.label if isinstance(outcome, Classified) else outcome.reason.value

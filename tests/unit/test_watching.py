@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,24 +12,15 @@ from typing import Any
 
 import pytest
 
-from helpers import FakeClock, make_tree, png
+from helpers import FakeClock, chain_of_folders, make_tree, png
 from pigeonholed import watching
+from pigeonholed.ignoring import NameFilter
 from pigeonholed.metrics import Ineligible
 from pigeonholed.settling import Window
 from pigeonholed.watching import Hints, Rules, Watch
 
 WHOLE = png()
 CUT = png()[:-20]
-
-
-class _Names:
-    """Stands in for `ignoring.NameFilter`."""
-
-    def ignores(self, relative_path: str) -> bool:
-        return relative_path.startswith(".") or relative_path.endswith((".part", ".txt"))
-
-    def prunes(self, folder_name: str) -> bool:
-        return folder_name.startswith(".")
 
 
 @dataclass
@@ -47,7 +39,13 @@ class Yard:
         # A mark of the distant past: no file is ever proven old by it, unless a test asks for marks.
         self.fs_ns = 0
         rules = Rules("camera", str(self.root), **wanted)
-        self.watch = Watch(rules, _Names(), lambda: self.fs_ns, stopwatch=self.stopwatch, passes_over=self._is_held)
+        self.watch = Watch(
+            rules,
+            NameFilter(exclude=["*.txt"]),
+            lambda: self.fs_ns,
+            stopwatch=self.stopwatch,
+            passes_over=self._is_held,
+        )
 
     def _is_held(self, path: str, _size: int, _mtime_ns: int) -> bool:
         return path in self.held
@@ -356,6 +354,42 @@ class TestLeftAlone:
         (yard.root / ".hidden").unlink()
         yard.take(30.0)
         assert yard.watch.ineligible[Ineligible.EXCLUDED] == 0
+
+    def test_sockets_stay_and_folders_with_the_names_of_pictures_are_folders(
+        self, tmp_path: Path, clock: FakeClock
+    ) -> None:
+        yard = _yard(tmp_path, clock, settle_s=0.0)
+        make_tree(yard.root, {"folder.png": {"a.png": WHOLE}})
+        os.mknod(yard.root / "socket.png", stat.S_IFSOCK | 0o600)
+        assert yard.take() == ["folder.png/a.png"]
+        assert yard.watch.ineligible[Ineligible.NOT_REGULAR] == 1
+
+    def test_folder_too_deep_for_the_system_is_counted_and_what_is_above_it_is_found(
+        self, tmp_path: Path, clock: FakeClock
+    ) -> None:
+        yard = _yard(tmp_path, clock, settle_s=0.0)
+        make_tree(yard.root, {"a.png": WHOLE, "n/a.png": WHOLE})
+        with chain_of_folders(yard.root / "n"):
+            assert yard.take() == ["a.png", "n/a.png"]
+            assert yard.watch.ineligible[Ineligible.TOO_DEEP] == 1
+        yard.take(30.0)
+        assert yard.watch.ineligible[Ineligible.TOO_DEEP] == 0
+
+    def test_folder_that_cannot_be_listed_is_counted_as_one_file(
+        self, tmp_path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        yard = _yard(tmp_path, clock, settle_s=0.0)
+        make_tree(yard.root, {"a.png": WHOLE, "theirs/b.png": WHOLE})
+        scandir = os.scandir
+
+        def refuse(path: str) -> object:
+            if path.endswith("theirs"):
+                raise PermissionError(errno.EACCES, "Permission denied", path)
+            return scandir(path)
+
+        monkeypatch.setattr(os, "scandir", refuse)
+        assert yard.take() == ["a.png"]
+        assert yard.watch.ineligible[Ineligible.PERMISSION] == 1
 
     @pytest.mark.parametrize("code", [errno.EACCES, errno.EPERM])
     def test_unreadable_file_stays_and_is_counted(

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from pigeonholed.batching import batches
 from pigeonholed.channel import Channel
 from pigeonholed.decoding import decode_here, examine
+from pigeonholed.engines.classifiers import Classifiers
 from pigeonholed.engines.decoders import Decoders, Suspected
 from pigeonholed.images import Decoded, Status, Withdrawn
 from pigeonholed.metrics import Stage
@@ -77,11 +78,13 @@ class Lane:
         served: what classifies the next batch; another version is put in its place while the service runs.
         decoded: pictures for it.
         flow: pictures on their way to it.
+        asked_s: when it was given the batch that it has now; None while it has none.
     """
 
     served: Served
     decoded: Channel[Decoded]
     flow: Flow = field(default_factory=Flow)
+    asked_s: float | None = None
 
     @property
     def spec(self) -> PixelSpec:
@@ -131,10 +134,7 @@ class LocalEngine:
         self._suspects = Suspects(self._examine, self._judged, ledger, patience, sizes.max_decode_s, self._distrusted)
         self._judge = crew.start("judge", self._suspects.run)
         self._decoders = Decoders(sizes.decode_workers, self._decode, crew, sizes.max_decode_s, self._distrusted)
-        self._classifiers = [
-            crew.start(f"classifier-{lane.served.bundle.name}", lambda lane=lane: self._classify(lane))  # type: ignore[misc]
-            for lane in self._lanes
-        ]
+        self._classifiers = Classifiers(self._lanes, self._classify, crew)
 
     def submit(self, arrivals: Sequence[Arrival]) -> None:
         """Take files; waits while there is no room."""
@@ -161,12 +161,15 @@ class LocalEngine:
         self._judge.join()
         for lane in self._lanes:
             lane.decoded.close()
-        for thread in self._classifiers:
-            thread.join()
+        self._classifiers.join()
         self._outcomes.close()
 
     def take_over(self) -> None:
-        """Find decoders that hang; others do their work. Called now and then by the thread that calls `close`."""
+        """Find what hangs: others do the work of decoders; a model that never answers ends the service.
+
+        Called now and then by the thread that calls `close`.
+        """
+        self._classifiers.give_up()
         for arrivals in self._decoders.take_over():
             self._suspects.add(arrivals)
             self._leave_flow(arrivals)
@@ -260,9 +263,10 @@ class LocalEngine:
         ):
             served = lane.served
             seen, refused = self._seen_by(served, batch)
-            started_s = time.perf_counter()
+            started_s = lane.asked_s = time.monotonic()
             outcomes: list[Handled] = [*served.classify(seen, policies), *refused] if seen else refused
-            duration.observe(time.perf_counter() - started_s)
+            lane.asked_s = None
+            duration.observe(time.monotonic() - started_s)
             self._count_batch(served, len(seen), flush)
             self._outcomes.put(outcomes)
 
