@@ -117,15 +117,15 @@ def _expression(pattern: str) -> str:
     """
     pieces: list[str] = []
     star = -1  # where the last one of this folder stands
-    for token in _TOKEN.findall(pattern):
-        if token == "*":
+    for piece in _TOKEN.findall(pattern):
+        if piece == "*":
             if star >= 0:
                 pieces[star] = "(?>[^/]*?"
                 pieces.append(")")
             star = len(pieces)
-        elif token in {"/", "**", "**/"}:
+        elif piece in {"/", "**", "**/"}:
             star = -1
-        pieces.append(_piece(token))
+        pieces.append(_piece(piece))
     return "".join(pieces)
 
 
