@@ -211,12 +211,12 @@ def _prediction(row: Mapping[str, str]) -> Prediction:
     found = Prediction(
         sha256=row["sha256"],
         part=row["part"],
-        label=bare(row["label"]),
-        said=bare(row["said"]),
+        label=bare(row["label"] or ""),
+        said=bare(row["said"] or ""),
         confidence=_share(row["confidence"]),
         outcome="sorted" if row["outcome"] == "sorted" else "unsure",
         label_probability=_share(own) if own else None,
-        path=bare(row.get("path", "")),
+        path=bare(row.get("path") or ""),
     )
     whole = _SHA256.fullmatch(found.sha256) and found.label and found.said
     if not (whole and found.part in _PARTS and row["outcome"] in get_args(Outcome) and None not in row):
