@@ -151,8 +151,8 @@ def _read(file: Path) -> str:
         raise ConfigError([Fault(str(file), "", None, f"cannot be read: {cause}")]) from error
     if len(data) > _MOST_BYTES:
         raise ConfigError([Fault(str(file), "", None, f"is no configuration: it has more than {_MOST_BYTES} bytes")])
-    for number, line in enumerate(data.split(b"\n"), 1):
-        if len(line) > _MOST_LINE_BYTES:
+    for number, written in enumerate(data.split(b"\n"), 1):
+        if len(written) > _MOST_LINE_BYTES:
             problem = f"is too long: a line has at most {_MOST_LINE_BYTES} bytes; a list may be of several lines"
             raise ConfigError([Fault(f"{file}:{number}", "", None, problem)])
     try:
