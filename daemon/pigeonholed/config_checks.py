@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import unicodedata
 from itertools import combinations, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from pigeonholed import database_url
 from pigeonholed.config_errors import Fault, Location, allowed, dotted, model_of, nearest, shown, words_of
 from pigeonholed.config_sources import field_at
+from pigeonholed.labels import folded
 from pigeonholed.settings import MOST_PATH_BYTES, Address, Tables
 
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ def _twin_names(inboxes: list[tuple[int, Any]], sources: Sources) -> Iterator[Fa
         name = inbox.get("name")
         if not isinstance(name, str):
             continue
-        first = seen.setdefault(unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold()), index)
+        first = seen.setdefault(folded(name), index)
         if first != index:
             problem = f"is the name of inbox.{first} too, and names must be unique: give one of them another name"
             yield Fault(sources.origin(("inbox", index, "name")), f"inbox.{index}.name", shown(name), problem)

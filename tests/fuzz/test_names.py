@@ -208,6 +208,21 @@ def test_accepted_labels_are_folders_of_their_own_and_one_word_in_metrics(some: 
     assert {sample.labels["label"] for family in families for sample in family.samples} == set(some)
 
 
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("\u0386\u0301\u0345", "\u03ac\u0345\u0301"),
+        ("A\u0345\u0301", "\u00e1\u0345"),
+        ("e\u0301", "\u00c9"),
+        ("a", "a"),
+    ],
+)
+def test_labels_that_some_disk_takes_for_one_are_refused(one: str, other: str) -> None:
+    fault = words.fault_among([one, other])
+    assert fault is not None
+    assert fault.endswith("would be the same folder on some disks")
+
+
 def folded(label: str) -> str:
     """Canonical caseless matching, definition D145 of the Unicode standard."""
     return unicodedata.normalize("NFD", unicodedata.normalize("NFD", label).casefold())

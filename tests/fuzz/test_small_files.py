@@ -83,7 +83,9 @@ def test_a_sidecar_that_is_no_plain_file_is_not_ours(tmp_path: Path) -> None:
 
 
 names_held = st.text("0123456789abcdef-.held", max_size=60) | st.builds(
-    "{}-{}.held".format, st.integers(0, 10**20), st.sampled_from([KEY, KEY[1:], KEY.upper()])
+    "{}-{}.held".format,
+    st.integers(0, 10**20) | st.sampled_from([1 << 63, 10**19 - 1]),
+    st.sampled_from([KEY, KEY[1:], KEY.upper()]),
 )
 
 
