@@ -200,7 +200,7 @@ class Workspace:
         )
 
     @contextmanager
-    def serving(self, *arguments: str) -> Iterator[Running]:
+    def serving(self, *arguments: str, environ: Mapping[str, str] | None = None) -> Iterator[Running]:
         """A running daemon; at the end it is killed if it still runs. What it writes to stdout goes to `daemon.out`."""
         log = self.root / "daemon.log"
         with log.open("ab") as stream, (self.root / "daemon.out").open("ab") as out:
@@ -209,7 +209,7 @@ class Workspace:
                 stdout=out,
                 stderr=stream,
                 cwd=self.root,
-                env=environment(),
+                env=environment() | dict(environ or {}),
             )
         try:
             yield Running(process, log)

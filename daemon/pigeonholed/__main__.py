@@ -1,5 +1,6 @@
 """The command `pigeonholed`; also `python -m pigeonholed`."""
 
+import io
 import sys
 
 
@@ -10,6 +11,9 @@ def main() -> None:
         sys.exit("pigeonholed needs Python 3.11, 3.12 or 3.13; this is Python " + version)
     from pigeonholed.cli import cli
 
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a name that the terminal's encoding lacks is no error
     cli(prog_name="pigeonholed")
 
 

@@ -54,7 +54,7 @@ class Commands(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command; what a user can mend ends in one clear message."""
         from pigeonholed.bundle import BundleError
-        from pigeonholed.config_errors import ConfigError
+        from pigeonholed.config_errors import ConfigError, one_line
         from pigeonholed.errors import Misconfigured, UserError
         from pigeonholed.logs import configure
 
@@ -62,10 +62,12 @@ class Commands(click.Group):
 
         try:
             return super().invoke(ctx)
-        except UserError as error:
+        except ConfigError as error:  # a line a fault, each of them printable
             raise Fault(str(error), error.exit_code) from error
-        except (ConfigError, BundleError) as error:
-            raise Fault(str(error), Misconfigured.exit_code) from error
+        except UserError as error:
+            raise Fault(one_line(str(error)), error.exit_code) from error
+        except BundleError as error:
+            raise Fault(one_line(str(error)), Misconfigured.exit_code) from error
 
 
 @click.group(

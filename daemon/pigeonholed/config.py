@@ -12,7 +12,7 @@ from pigeonholed import database_url
 from pigeonholed.config_checks import check_together, faults_of
 from pigeonholed.config_errors import ConfigError, Fault
 from pigeonholed.config_sources import Sources, state_of
-from pigeonholed.settings import Address, DatabaseSettings, InboxSettings, Settings, Tables
+from pigeonholed.settings import MOST_PATH_BYTES, Address, DatabaseSettings, InboxSettings, Settings, Tables
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -124,6 +124,6 @@ def _resolved_inbox(inbox: object, folder: Path) -> object:
 
 def _below(folder: Path, given: object) -> object:
     """The path made absolute; what is no path stays as it is, to be refused."""
-    if not isinstance(given, str | Path) or not str(given) or "\0" in str(given):
+    if not isinstance(given, str | Path) or not str(given) or "\0" in str(given) or len(str(given)) > MOST_PATH_BYTES:
         return given
     return folder / os.path.expanduser(given)

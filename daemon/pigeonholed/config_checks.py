@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import os
-import unicodedata
-from itertools import combinations
+from itertools import combinations, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pigeonholed import database_url
 from pigeonholed.config_errors import Fault, Location, allowed, dotted, model_of, nearest, shown, words_of
 from pigeonholed.config_sources import field_at
-from pigeonholed.settings import Address, Tables
+from pigeonholed.labels import folded
+from pigeonholed.settings import MOST_PATH_BYTES, Address, Tables
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,15 +21,21 @@ if TYPE_CHECKING:
 
     from pigeonholed.config_sources import Sources
 
+_Identity = tuple[int, int]  # device and inode
+_MOST_FAULTS = 100  # of a kind that are told: nobody reads more
+_MOST_INBOXES = 1000
+
 
 def faults_of(error: ValidationError, sources: Sources) -> list[Fault]:
     """Put the findings of pydantic into words; several about one value become one fault."""
     found: dict[Location, Fault] = {}
-    for detail in error.errors(include_url=False):
+    details = error.errors(include_url=False)
+    for detail in details[:_MOST_FAULTS]:
         location = _of_field(detail["loc"])
         if location not in found:
             found[location] = _fault(detail, location, sources)
-    return list(found.values())
+    left = len(details) - _MOST_FAULTS
+    return [*found.values(), *([Fault(str(sources.file), "", None, f"has {left} more faults")] if left > 0 else [])]
 
 
 def _of_field(location: Location) -> Location:
@@ -101,8 +107,11 @@ def check_together(resolved: dict[str, Any], sources: Sources) -> list[Fault]:
     if not resolved.get("inbox"):
         problem = "there is no inbox: add [[inbox]] with path, output and model"
         faults.append(Fault(str(sources.file), "inbox", None, problem))
-    faults += _twin_names(inboxes, sources)
-    faults += _overlaps(_places(resolved, inboxes, sources.file), sources)
+    if len(inboxes) > _MOST_INBOXES:
+        problem = f"there are {len(inboxes)} inboxes, and at most {_MOST_INBOXES} are served"
+        return [Fault(str(sources.file), "inbox", None, problem)]
+    faults += islice(_twin_names(inboxes, sources), _MOST_FAULTS)
+    faults += islice(_overlaps(_places(resolved, inboxes, sources.file), sources), _MOST_FAULTS)
     faults += _open_web(resolved, sources)
     return faults
 
@@ -118,7 +127,7 @@ def _twin_names(inboxes: list[tuple[int, Any]], sources: Sources) -> Iterator[Fa
         name = inbox.get("name")
         if not isinstance(name, str):
             continue
-        first = seen.setdefault(unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold()), index)
+        first = seen.setdefault(folded(name), index)
         if first != index:
             problem = f"is the name of inbox.{first} too, and names must be unique: give one of them another name"
             yield Fault(sources.origin(("inbox", index, "name")), f"inbox.{index}.name", shown(name), problem)
@@ -128,6 +137,16 @@ class _Place(NamedTuple):
     location: Location
     what: str
     path: str  # symbolic links resolved
+    identity: _Identity | None
+    holders: frozenset[str | _Identity]  # itself and every folder above it
+
+    @classmethod
+    def of(cls, location: Location, what: str, path: str) -> _Place:
+        real = os.path.realpath(path)
+        return cls(location, what, real, _identity(real), _holders(real))
+
+    def is_within(self, outer: _Place) -> bool:
+        return outer.path in self.holders or outer.identity in self.holders
 
 
 def _places(resolved: dict[str, Any], inboxes: list[tuple[int, Any]], file: Path) -> list[_Place]:
@@ -146,8 +165,12 @@ def _places(resolved: dict[str, Any], inboxes: list[tuple[int, Any]], file: Path
     url = _value(resolved, "database", "url")
     found.append((("database", "url"), "database", database_url.file_of(url) if isinstance(url, str) else None))
     found.append(((), "configuration file", file))
-    paths = [(at, what, path) for at, what, path in found if isinstance(path, Path) and "\0" not in str(path)]
-    return [_Place(at, what, os.path.realpath(path)) for at, what, path in paths]
+    return [_Place.of(at, what, str(path)) for at, what, path in found if isinstance(path, Path) and _is_short(path)]
+
+
+def _is_short(path: Path) -> bool:
+    """A path that is too long for the system is refused elsewhere."""
+    return len(os.fsencode(path)) <= MOST_PATH_BYTES and "\0" not in str(path)
 
 
 def _value(resolved: dict[str, Any], section: str, key: str) -> object:
@@ -159,20 +182,20 @@ def _overlaps(places: list[_Place], sources: Sources) -> Iterator[Fault]:
     inboxes = [place for place in places if place.what == "inbox"]
     outputs = [place for place in places if place.what == "output"]
     for first, second in combinations(inboxes, 2):
-        if is_within(second.path, first.path) or is_within(first.path, second.path):
+        if second.is_within(first) or first.is_within(second):
             yield _overlap(second, first, sources, "inboxes must not overlap")
     for inbox in inboxes:
         for output in outputs:
-            if is_within(output.path, inbox.path):
+            if output.is_within(inbox):
                 yield _overlap(output, inbox, sources, "an output must be outside every inbox")
-            elif is_within(inbox.path, output.path):
+            elif inbox.is_within(output):
                 yield _overlap(inbox, output, sources, "an inbox must be outside every output")
-        told: list[str] = []  # what lies in a folder that is told already needs no line of its own
+        told: list[_Place] = []  # what lies in a folder that is told already needs no line of its own
         for place in places:
-            if place.what in ("inbox", "output") or any(is_within(place.path, other) for other in told):
+            if place.what in ("inbox", "output") or any(map(place.is_within, told)):
                 continue
-            if is_within(place.path, inbox.path):
-                told.append(place.path)
+            if place.is_within(inbox):
+                told.append(place)
                 yield _overlap(place, inbox, sources, f"the {place.what} must be outside every inbox")
 
 
@@ -192,13 +215,16 @@ def is_within(inner: str, outer: str) -> bool:
 
     Folders that are one and the same under two names (a bind mount, a disk that ignores case) count as the same.
     """
-    if os.path.commonpath([inner, outer]) == outer:
-        return True
-    identity = _identity(outer)
-    return identity is not None and any(_identity(str(folder)) == identity for folder in [inner, *Path(inner).parents])
+    holders = _holders(inner)
+    return outer in holders or _identity(outer) in holders
 
 
-def _identity(path: str) -> tuple[int, int] | None:
+def _holders(path: str) -> frozenset[str | _Identity]:
+    folders = [path, *map(str, Path(path).parents)]
+    return frozenset([*folders, *filter(None, map(_identity, folders))])
+
+
+def _identity(path: str) -> _Identity | None:
     try:
         found = os.stat(path)
     except OSError:

@@ -7,8 +7,9 @@ import difflib
 import json
 import re
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, get_args, get_origin
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel
 
@@ -25,6 +26,8 @@ Location = tuple[str | int, ...]
 
 _SECRET_KEY = re.compile(r"(?i)passw|pwd|secret|token(?!_file$)|credential")
 _SHOWN_CHARACTERS = 120
+_SHOWN_DEPTH = 20
+_REDACTED_CHARACTERS = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +49,8 @@ class Fault:
     nearest: str | None = None
 
     def __str__(self) -> str:
-        subject = f"{self.key} = {self.given}" if self.given is not None else self.key
+        key = _cut(self.key)
+        subject = f"{key} = {self.given}" if self.given is not None else key
         hint = f"; did you mean {self.nearest}?" if self.nearest else ""
         return one_line(": ".join(part for part in (self.source, subject, self.problem + hint) if part))
 
@@ -74,22 +78,43 @@ def dotted(location: Location) -> str:
     return ".".join(map(str, location))
 
 
-def shown(value: object, key: str = "") -> str:
+def shown(value: object, key: str = "", depth: int = 0) -> str:
     """A value in the notation of TOML, cut to a readable length, without passwords."""
     if _SECRET_KEY.search(key):
         return '"***"'
-    if isinstance(value, dict):
-        text = "{" + ", ".join(f"{name} = {shown(item, str(name))}" for name, item in value.items()) + "}"
-    elif isinstance(value, list | tuple):
-        text = "[" + ", ".join(shown(item) for item in value) + "]"
+    if isinstance(value, dict | list | tuple):
+        text = _nested(value, depth)
     elif isinstance(value, str | Path):
-        text = json.dumps(database_url.redacted(str(value)), ensure_ascii=False)
+        text = _quoted(str(value))
     elif isinstance(value, bool):
         text = "true" if value else "false"
     elif isinstance(value, dt.date | dt.time):
         text = value.isoformat()
+    elif isinstance(value, int) and value.bit_length() > _SHOWN_CHARACTERS * 3:  # Python may refuse to write it out
+        text = "(a very large number)"
     else:
         text = str(value)
+    return _cut(text)
+
+
+def _nested(value: dict[Any, object] | list[object] | tuple[object, ...], depth: int) -> str:
+    """No more of it than will be shown: it may be as wide and as deep as a file is long."""
+    if depth > _SHOWN_DEPTH:
+        return "…"
+    if isinstance(value, dict):
+        pairs = islice(value.items(), _SHOWN_CHARACTERS)
+        return "{" + ", ".join(f"{_cut(str(name))} = {shown(item, str(name), depth + 1)}" for name, item in pairs) + "}"
+    return "[" + ", ".join(shown(item, depth=depth + 1) for item in islice(value, _SHOWN_CHARACTERS)) + "]"
+
+
+def _quoted(text: str) -> str:
+    """Cut only after its password is covered, and so not shown at all where looking for that would take long."""
+    if len(text) > _REDACTED_CHARACTERS:
+        return f"(a text of {len(text)} characters)"
+    return json.dumps(database_url.redacted(text), ensure_ascii=False)
+
+
+def _cut(text: str) -> str:
     return text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}…"
 
 

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 PREFIX = "PIGEONHOLED__"
 
+_MOST_BYTES = 1 << 20  # of a file: a thousand inboxes with every key need half of that
+_MOST_LINE_BYTES = 10_000  # Python's reader takes the square of the dots in a key; ten thousand are a second
+
 _PLACE = re.compile(r"(?P<what>.*) \(at line (?P<line>\d+), column (?P<column>\d+)\)", re.DOTALL)
 _HEADER = re.compile(r"\s*\[(?P<array>\[)?\s*(?P<name>[A-Za-z0-9_.-]+)\s*\]")
 _KEY = re.compile(r"\s*(?P<name>[A-Za-z0-9_.-]+|\"[^\"]*\"|'[^']*')\s*=")
@@ -44,7 +47,7 @@ class Sources:
         """Lay the variables `PIGEONHOLED__A__B` over the values."""
         for variable in sorted(name for name in environ if name.startswith(PREFIX)):
             location = _location(variable.removeprefix(PREFIX).lower().split("__"))
-            self._place(location, _meant(environ[variable], location), f"environment {variable}")
+            self._place(location, _meant(environ[variable], location), f"environment {variable[:200]}")
 
     def add_overrides(self, overrides: Mapping[str, object]) -> None:
         """Lay values of flags, by dotted key, over the values; None stands for a flag that was not given."""
@@ -105,14 +108,14 @@ def _unplaceable(location: Location) -> str:
 
 def _location(keys: list[str]) -> Location:
     in_list = keys[0] == "inbox"
-    return tuple(int(key) if in_list and key.isascii() and key.isdigit() else key for key in keys)
+    return tuple(int(key) if in_list and key.isascii() and key.isdigit() and len(key) < 10 else key for key in keys)
 
 
 def _meant(text: str, location: Location) -> object:
     """The TOML value that a variable holds; its bare text where it is none or where only text is expected."""
     try:
         parsed = tomllib.loads(f"value = {text}")
-    except (tomllib.TOMLDecodeError, RecursionError):
+    except (ValueError, RecursionError):  # no TOML, or a number of thousands of digits
         return text
     value = parsed["value"]
     field = field_at(location)
@@ -136,7 +139,8 @@ def field_at(location: Location) -> FieldInfo | None:
 
 def _read(file: Path) -> str:
     try:
-        data = file.read_bytes()
+        with file.open("rb") as stream:
+            data = stream.read(_MOST_BYTES + 1)
     except IsADirectoryError:
         raise ConfigError([Fault(str(file), "", None, "is a folder; name the file in it")]) from None
     except FileNotFoundError:
@@ -145,6 +149,12 @@ def _read(file: Path) -> str:
     except (OSError, ValueError) as error:
         cause = getattr(error, "strerror", None) or str(error)
         raise ConfigError([Fault(str(file), "", None, f"cannot be read: {cause}")]) from error
+    if len(data) > _MOST_BYTES:
+        raise ConfigError([Fault(str(file), "", None, f"is no configuration: it has more than {_MOST_BYTES} bytes")])
+    for number, written in enumerate(data.split(b"\n"), 1):
+        if len(written) > _MOST_LINE_BYTES:
+            problem = f"is too long: a line has at most {_MOST_LINE_BYTES} bytes; a list may be of several lines"
+            raise ConfigError([Fault(f"{file}:{number}", "", None, problem)])
     try:
         return data.decode("utf-8-sig")  # editors of Windows put a mark in front
     except UnicodeDecodeError as error:
@@ -163,6 +173,10 @@ def _parsed(file: Path, text: str) -> dict[str, Any]:
         raise ConfigError([Fault(f"{file}{place}", "", None, told + where)]) from None
     except RecursionError:
         raise ConfigError([Fault(str(file), "", None, "is not usable: values are nested too deeply")]) from None
+    except ValueError:  # Python reads no number of thousands of digits
+        raise ConfigError(
+            [Fault(str(file), "", None, "is not usable: it holds a number with too many digits")]
+        ) from None
 
 
 def _lines_of(text: str) -> dict[Location, int]:

@@ -24,6 +24,7 @@ from pigeonholed.custody import Renaming
 from pigeonholed.disk import require_gone
 from pigeonholed.images import Classified, Placement, Rejected, Status, Withdrawn, mtime_ns_of
 from pigeonholed.ledger import Plan
+from pigeonholed.log_lines import escaped
 from pigeonholed.paths import to_text
 from pigeonholed.placing import alternatives, clear_of_files, flattened, placement_of, sidecar_of
 
@@ -285,8 +286,7 @@ class Finisher:
         sidecar = sidecar_of(name)
         draft = output.work_path(plan.arrival) + ".json"
         with open(draft, "w", encoding="utf-8") as file:
-            json.dump(_explanation(plan), file, indent=2, ensure_ascii=False)
-            file.write("\n")
+            file.write(_as_text(_explanation(plan)))
         try:
             output.disk.rename_new(draft, sidecar, target_dir=folder)
         except FileExistsError:
@@ -392,6 +392,12 @@ def _explanation(plan: Plan) -> dict[str, object]:
     }
 
 
+def _as_text(explanation: dict[str, object]) -> str:
+    """JSON for people, without a character that a terminal would obey: the name in it is its dropper's."""
+    text = json.dumps(explanation, indent=2, ensure_ascii=False)
+    return "".join(c if c.isprintable() or c == "\n" else escaped(c) for c in text) + "\n"
+
+
 def _is_folder(path: str) -> bool:
     """Whether it is a folder and no link to one; unlike `os.path.isdir`, this raises where a disk fails to answer."""
     try:
@@ -423,7 +429,7 @@ def explains(sidecar: str, key: str) -> bool:
             raise  # it may be ours
         return False
     except OSError as error:
-        if error.errno in {errno.ELOOP, errno.ENXIO}:
+        if error.errno in {errno.ELOOP, errno.ENXIO, errno.EAGAIN}:
             return False
         raise
     return isinstance(content, dict) and content.get("arrival") == key

@@ -110,8 +110,23 @@ def _any_of(patterns: Sequence[str], suffixes: Sequence[str] = ()) -> Callable[[
 
 
 def _expression(pattern: str) -> str:
-    """A glob as a regular expression; `*` and `?` stay within a folder, `**` does not."""
-    return "".join(_piece(token) for token in _TOKEN.findall(pattern))
+    """A glob as a regular expression; `*` and `?` stay within a folder, `**` does not.
+
+    A `*` that another one follows in its folder takes as little as it can, and for good: what is left is for the other.
+    Without that, a name could be made up for which a pattern of seven `*` takes days.
+    """
+    pieces: list[str] = []
+    star = -1  # where the last one of this folder stands
+    for piece in _TOKEN.findall(pattern):
+        if piece == "*":
+            if star >= 0:
+                pieces[star] = "(?>[^/]*?"
+                pieces.append(")")
+            star = len(pieces)
+        elif piece in {"/", "**", "**/"}:
+            star = -1
+        pieces.append(_piece(piece))
+    return "".join(pieces)
 
 
 def _piece(token: str) -> str:

@@ -51,13 +51,14 @@ def fault_among(labels: Sequence[str]) -> str | None:
     for label in labels:
         if fault := fault_of(label):
             return f"the label {label[:80]!a} {fault}"
-        folded = _fold(label)
-        if folded in seen:
-            return f"the labels {seen[folded]!a} and {label!a} would be the same folder on some disks"
-        seen[folded] = label
+        key = folded(label)
+        if key in seen:
+            return f"the labels {seen[key]!a} and {label!a} would be the same folder on some disks"
+        seen[key] = label
     return None
 
 
-def _fold(label: str) -> str:
+def folded(label: str) -> str:
     """What two labels share when a file system that ignores case or composition takes them for the same."""
-    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", label).casefold())
+    # By the Unicode standard, definition D145; with NFC inside, some Greek words with a iota below would escape it.
+    return unicodedata.normalize("NFD", unicodedata.normalize("NFD", label).casefold())

@@ -224,7 +224,10 @@ class Metrics:
         Returns:
             The body and its content type.
         """
-        encode, content_type = choose_encoder(accept)
+        try:
+            encode, content_type = choose_encoder(accept)
+        except (TypeError, ValueError):  # it asks for a version that is none
+            encode, content_type = choose_encoder("")
         return encode(_WithoutCreated(self.registry)), content_type
 
     def _make_outcomes(self) -> None:

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 Arguments = Mapping[str, Any]
 
 _MOVES_FILES = frozenset({"undo", "retry"})
+_LARGEST = (1 << 63) - 1
+"""Databases take no larger number."""
 
 
 class BadRequest(UserError):
@@ -86,7 +88,7 @@ class Operations:
             "reload": self._reload,
         }
         if request not in known:
-            raise BadRequest(f"there is no request {request!r}; there are {', '.join(known)}")
+            raise BadRequest(f"there is no request {request[:80]!a}; there are {', '.join(known)}")
         if request == "status":
             return self._status(arguments)
         with self._turn:  # one at a time: requests come from several connections
@@ -129,14 +131,14 @@ class Operations:
         return _told(returned)
 
     def _refused(self, arguments: Arguments) -> list[Filed]:
-        reason = arguments.get("reason")
+        reason = _text(arguments, "reason")
         if reason is not None and reason not in set(Reason):
-            raise BadRequest(f"there is no reason {reason!r}; there are {', '.join(Reason)}")
+            raise BadRequest(f"there is no reason {reason!a}; there are {', '.join(Reason)}")
         return self.ledger.filed(
             image=_number(arguments, "image"),
             placement=Placement.REJECTED,
             reason=None if reason is None else Reason(reason),
-            inbox=arguments.get("inbox"),
+            inbox=_text(arguments, "inbox"),
         )
 
     def _use(self, arguments: Arguments) -> dict[str, Any]:
@@ -160,7 +162,7 @@ class Operations:
 
     def _backup(self, arguments: Arguments) -> dict[str, Any]:
         file = arguments.get("file")
-        if not isinstance(file, str) or not os.path.isabs(file):
+        if not isinstance(file, str) or not os.path.isabs(file) or "\0" in file:
             raise BadRequest("say where to write the backup, as an absolute path")
         size = database.backup(self.engine, Path(file))
         return {"file": file, "size_bytes": size}
@@ -197,8 +199,17 @@ def _number(arguments: Arguments, key: str) -> int | None:
     value = arguments.get(key)
     if value is None:
         return None
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise BadRequest(f"{key} must be a whole number from 1 on, not {value!r}")
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= _LARGEST:
+        raise BadRequest(f"{key} must be a whole number from 1 on, not {_quoted(value)}")
+    return value
+
+
+def _text(arguments: Arguments, key: str) -> str | None:
+    value = arguments.get(key)
+    if value is None:
+        return None
+    if not isinstance(value, str) or not value.isprintable():  # no database takes half a character, nor all of them NUL
+        raise BadRequest(f"{key} must be a name, not {_quoted(value)}")
     return value
 
 
@@ -207,10 +218,14 @@ def _moment(arguments: Arguments, key: str) -> datetime | None:
     if value is None:
         return None
     try:
-        moment = datetime.fromisoformat(str(value))
-    except ValueError:
-        raise BadRequest(f"{key} must be a time such as 2026-11-21T08:00:00, not {value!r}") from None
-    return moment.astimezone(UTC)
+        return datetime.fromisoformat(str(value)).astimezone(UTC)
+    except (ValueError, OverflowError):  # the latter within a day of the first or the last year
+        raise BadRequest(f"{key} must be a time such as 2026-11-21T08:00:00, not {_quoted(value)}") from None
+
+
+def _quoted(value: object) -> str:
+    text = ascii(value)
+    return text if len(text) <= 80 else f"{text[:80]}..."
 
 
 def _told(returned: Returned) -> dict[str, Any]:

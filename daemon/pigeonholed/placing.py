@@ -66,14 +66,14 @@ class Placer:
 
 def _fields(outcome: Classified) -> dict[str, object]:
     subdir, _, name = outcome.arrival.file.path.rpartition("/")
-    stem, dot, extension = name.rpartition(".")
+    stem, _, extension = name.rpartition(".")
     taken = outcome.taken_at or _local_time(outcome.fingerprint.mtime_ns)
     return {
         "label": outcome.prediction.label,
         "subdir": subdir,
         "name": name,
-        "stem": stem if dot else name,
-        "ext": extension if dot else "",
+        "stem": stem or name,  # as in .name, which has nothing but a stem
+        "ext": extension if stem else "",
         "inbox": outcome.arrival.file.inbox,
         "date": taken,
         "confidence": outcome.prediction.confidence,

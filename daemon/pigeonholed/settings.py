@@ -23,6 +23,10 @@ from pigeonholed.template import checked as checked_template
 _HOST_NAME = re.compile(r"(?=.{1,253}$)[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?(\.[A-Za-z0-9_-]+)*\.?")
 _PORT = re.compile(r"[0-9]{1,5}")
 
+MOST_PATH_BYTES = 4095  # PATH_MAX without its final NUL
+_MOST_S = 1e9  # 30 years; a thread cannot wait for ten times that
+_MOST = 1 << 53
+
 
 @dataclass(frozen=True, slots=True)
 class Address:
@@ -72,10 +76,10 @@ def _is_ip(host: str, version: int | None = None) -> bool:
 
 
 def _path(given: object) -> object:
-    if isinstance(given, Path):
-        return given
-    if not isinstance(given, str) or not given or "\0" in given:
+    if not isinstance(given, str | Path) or not str(given) or "\0" in str(given):
         raise ValueError("a path")
+    if len(os.fsencode(given)) > MOST_PATH_BYTES:
+        raise ValueError(f"a path of at most {MOST_PATH_BYTES} bytes")
     return Path(given)
 
 
@@ -114,10 +118,14 @@ OptionalListen = Annotated[
     InstanceOf[Address] | None, BeforeValidator(_optional_address), Field(description='"host:port", or "" for none')
 ]
 Word = Annotated[str, AfterValidator(_folder_word), Field(description="a name that can be a folder")]
-Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False, description="a number of seconds, 0 or more")]
-Interval = Annotated[float, Field(gt=0, allow_inf_nan=False, description="a number of seconds above 0")]
+Seconds = Annotated[
+    float, Field(ge=0, le=_MOST_S, allow_inf_nan=False, description="a number of seconds, 0 or more (and at most 1e9)")
+]
+Interval = Annotated[
+    float, Field(gt=0, le=_MOST_S, allow_inf_nan=False, description="a number of seconds above 0 (and at most 1e9)")
+]
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
-Count = Annotated[int, Field(ge=1, description="a whole number, 1 or more")]
+Count = Annotated[int, Field(ge=1, le=_MOST, description="a whole number, 1 or more (and at most 2^53)")]
 Patterns = Annotated[
     tuple[Annotated[str, AfterValidator(_pattern)], ...],
     Field(strict=False, description='a list of patterns such as ["*.jpg"]'),
@@ -193,9 +201,13 @@ class InboxSettings(Section):
 class BatchingSettings(Section):
     """`[batching]`: how pictures are gathered for the model."""
 
-    max_batch_size: Count = 64
+    max_batch_size: int = Field(
+        default=64, ge=1, le=100_000, description="a whole number, 1 or more (and at most 100000)"
+    )
     max_wait_s: Seconds = 0.5
-    decode_workers: int = Field(default=0, ge=0, description="a whole number, 0 (one for each CPU) or more")
+    decode_workers: int = Field(
+        default=0, ge=0, le=1000, description="a whole number, 0 (one for each CPU) or more (and at most 1000)"
+    )
     max_decode_s: Interval = 60.0
 
 

@@ -202,3 +202,11 @@ def test_garbage_gets_one_plain_line(make: Make) -> None:
         client.send(b"\x16\x03\x01 <script>\r\n\r\n")
         answer = client.makefile("rb").read()
     assert b"<" not in answer
+
+
+@pytest.mark.parametrize("kind", ["application/openmetrics-text", "text/plain"])
+@pytest.mark.parametrize("version", ["x", "1.x", "9" * 5000, "", "1..0"])
+def test_metrics_asked_for_in_no_version_come_in_the_usual_one(make: Make, kind: str, version: str) -> None:
+    response, body = ask(make(), "/metrics", Accept=f"{kind}; version={version}")
+    assert response.status == 200
+    assert "pigeonholed_build_info" in body

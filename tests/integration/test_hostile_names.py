@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import socket
+import sqlite3
 import subprocess
+from contextlib import closing
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from helpers import files_of
-from running import Workspace, picture
+from running import Workspace, picture, until
 
 NAMES = (
     b"line\nbreak.png",
@@ -66,12 +71,30 @@ def shown(site: Workspace) -> dict[str, subprocess.CompletedProcess[str]]:
     for number, name in enumerate(NAMES):  # again, for the other format of the log
         site.drop("again/" + os.fsdecode(name), b"again %d" % number)
     seen["log console"] = site.run("run", "--once", "--log-level", "debug", "--log-format", "console")
+    seen["check"] = site.run("check")
+    seen["undo"] = _undone_in_vain(site)
+    seen["undo json"] = _undone_in_vain(site, "--json")
     return seen
+
+
+def _undone_in_vain(site: Workspace, *more: str) -> subprocess.CompletedProcess[str]:
+    """An `undo` of everything that can put nothing back, and has to name each file: a new one has its old name."""
+    blocked = [*NAMES, *(below + name for below in (b"text/", b"again/") for name in NAMES)]
+    for name in blocked:
+        os.makedirs(os.path.dirname(os.path.join(site.inbox, os.fsdecode(name))), exist_ok=True)
+        with open(os.path.join(os.fsencode(site.inbox), name), "xb"):
+            pass
+    done = site.run("undo", "--last", "999", *more)
+    for name in blocked:
+        os.unlink(os.path.join(os.fsencode(site.inbox), name))
+    assert done.returncode == 1, done.stderr
+    done.returncode = 0  # all of it was left undone, as it should be
+    return done
 
 
 SINKS = (
     "dry run", "dry run json", "classify", "classify json", "log json", "log console", "rejected", "rejected json",
-    "status", "status json",
+    "status", "status json", "check", "undo", "undo json",
 )  # fmt: skip
 
 
@@ -102,12 +125,76 @@ def test_every_line_of_the_json_log_is_json(shown: dict[str, subprocess.Complete
     assert filed == {*NAMES, *(b"text/" + name for name in NAMES)}
 
 
+def test_undo_names_what_it_left(shown: dict[str, subprocess.CompletedProcess[str]]) -> None:
+    lines = shown["undo"].stderr.splitlines()
+    assert len([line for line in lines if line.startswith("left: ")]) == 3 * len(NAMES)
+    assert len(json.loads(shown["undo json"].stdout)["refused"]) == 3 * len(NAMES)
+
+
+@pytest.mark.usefixtures("shown")
+def test_a_sidecar_is_printable_and_tells_the_name_that_reads_back(site: Workspace) -> None:
+    told = set()
+    for path in site.output.rglob("*.reason.json"):
+        text = path.read_bytes().decode()
+        assert all(line.isprintable() for line in text.split("\n")), path
+        told.add(_bytes_of(json.loads(text)["path"]))
+    assert told == {below + name for below in (b"text/", b"again/") for name in NAMES}
+
+
+@pytest.mark.usefixtures("shown")
+def test_the_rows_tell_every_name_as_valid_text_that_reads_back(site: Workspace) -> None:
+    with closing(sqlite3.connect(f"file:{site.database}?mode=ro", uri=True)) as connection:
+        connection.text_factory = bytes
+        rows = connection.execute("SELECT source_path, destination FROM images WHERE status = 'filed'").fetchall()
+    sources = {_bytes_of(source.decode()) for source, _ in rows}
+    assert sources == {*NAMES, *(below + name for below in (b"text/", b"again/") for name in NAMES)}
+    for _, destination in rows:
+        assert os.path.isfile(os.path.join(os.fsencode(site.output), _bytes_of(destination.decode())))
+
+
+@pytest.mark.usefixtures("shown")
+def test_a_service_tells_no_name_to_prometheus_and_one_line_a_state_to_systemd(site: Workspace) -> None:
+    config = site.config.read_text()
+    site.config.write_text(config.replace('listen = ""', 'listen = "127.0.0.1:0"'))
+    for number, name in enumerate(NAMES):
+        site.drop("served/" + os.fsdecode(name), b"served %d" % number)
+    with closing(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)) as systemd:
+        systemd.bind(str(site.root / "pigeonholed.notify"))
+        systemd.settimeout(30)
+        before = site.filed()
+        with site.serving(environ={"NOTIFY_SOCKET": str(site.root / "pigeonholed.notify")}) as running:
+            until(lambda: site.filed() == before + len(NAMES), "all to be filed")
+            status, page = running.fetch("/metrics")
+            for path in ("/livez", "/readyz"):
+                assert running.fetch(path)[1].replace("\n", "").isprintable()
+            told = systemd.recv(10_000).decode()
+            assert running.terminate() == 0
+    site.config.write_text(config)
+    assert status == 200
+    families = list(text_string_to_metric_families(page))
+    values = {value for family in families for sample in family.samples for value in sample.labels.values()}
+    assert not [value for value in values if any(part in value for part in ("script", "calc", "owned", ".png"))]
+    assert "fake_metric" not in page
+    assert all(line.isprintable() for line in page.split("\n"))
+    assert {line.partition("=")[0] for line in told.split("\n")} <= {"READY", "STATUS", "WATCHDOG"}
+
+
 @pytest.mark.usefixtures("shown")
 def test_every_file_is_filed_once_with_its_bytes_and_nothing_is_elsewhere(site: Workspace) -> None:
     assert site.audit() == []
     assert files_of(site.root / "outside") == {"canary": b"sings"}
-    known = {"inbox", "sorted", "models", "staging", "outside", "pigeonholed.toml"}
+    known = {"inbox", "sorted", "models", "staging", "outside", "daemon.log", "daemon.out"}
     assert {name for name in os.listdir(site.root) if not name.startswith("pigeonholed.")} <= known
+
+
+@pytest.mark.usefixtures("shown")
+def test_every_file_goes_back_under_its_own_name(site: Workspace) -> None:
+    """The last of these tests: it empties the output."""
+    dropped = {os.fsdecode(one.path): one.sha256 for one in site.dropped}
+    done = site.run("undo", "--last", "999")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert {name: hashlib.sha256(data).hexdigest() for name, data in files_of(site.inbox).items()} == dropped
+    assert files_of(site.output) == {}
 
 
 def _bytes_of(text: str) -> bytes:

@@ -279,7 +279,7 @@ def test_every_fault_is_told_in_one_go_each_in_a_line_of_its_own(tmp_path: Path)
     assert len(lines) == 6
     file = tmp_path / "pigeonholed.toml"
     assert f'  {file}:5: inbox.0.action = "mvoe": must be "move", "copy" or "none"; did you mean "move"?' in lines
-    assert f"  {file}:6: inbox.0.settle_s = -1: must be a number of seconds, 0 or more" in lines
+    assert f"  {file}:6: inbox.0.settle_s = -1: must be a number of seconds, 0 or more (and at most 1e9)" in lines
     assert any(
         line.startswith(f"  {file}:8: batching.max_batchsize = 3: unknown key; allowed here are max_batch_size, ")
         and line.endswith('did you mean "max_batch_size"?')

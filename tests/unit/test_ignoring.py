@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import fnmatch
+import time
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pigeonholed.ignoring import NameFilter
 
@@ -121,3 +126,19 @@ def test_the_memory_of_the_last_folder_never_answers_for_another() -> None:
     names = NameFilter(exclude=["old"])
     answers = [names.ignores(path) for path in ("old/x.jpg", "x.jpg", "old/x.jpg", "new/x.jpg", "new/old/x.jpg")]
     assert answers == [True, False, True, False, True]
+
+
+@given(st.text("ab*?", min_size=1, max_size=10), st.text("abAB.", min_size=1, max_size=10).map("x{}".format))
+def test_a_pattern_of_any_stars_matches_as_a_shell_would(pattern: str, name: str) -> None:
+    pattern = "x" + pattern.replace("**", "*")
+    assert NameFilter(exclude=[pattern]).ignores(name) == (
+        fnmatch.fnmatchcase(name.lower(), pattern) or NameFilter().ignores(name)
+    )
+
+
+@pytest.mark.parametrize("pattern", ["*a" * 9 + "b", "*[ab]?" * 9 + "!", "d/" + "*a" * 9 + "b"])
+def test_no_name_keeps_a_pattern_of_many_stars_busy(pattern: str) -> None:
+    """Tried every way, this takes longer than the universe will last."""
+    started_s = time.thread_time()
+    assert not NameFilter(exclude=[pattern]).ignores("d/" + "a" * 250)
+    assert time.thread_time() - started_s < 0.5

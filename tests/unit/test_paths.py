@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 
 import pytest
 from hypothesis import given
@@ -46,3 +48,18 @@ def test_two_paths_never_share_a_text(one: bytes, other: bytes) -> None:
 @given(st.lists(st.sampled_from([b"\\", b"x", b"e9", b"\xe9", b"\xc3\xa9", b"\xc3"]), max_size=8).map(b"".join))
 def test_escapes_beside_each_other_are_not_confused(raw: bytes) -> None:
     assert os.fsencode(from_text(to_text(os.fsdecode(raw)))) == raw
+
+
+def test_a_locale_without_utf8_changes_no_text() -> None:
+    """A command in a user's shell has to read what a service has written."""
+    code = (
+        "import os; from pigeonholed.paths import from_text, to_text\n"
+        "raw = b'caf\\xc3\\xa9 \\xff \\\\ \\xe2\\x80\\xae'\n"
+        "print(ascii(to_text(os.fsdecode(raw))), os.fsencode(from_text(to_text(os.fsdecode(raw)))) == raw)"
+    )
+    plain = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    told = {
+        subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, env=os.environ | more).stdout
+        for more in (plain, {"PYTHONUTF8": "1"})
+    }
+    assert told == {rb"'caf\xe9 \\xff \\\\ \u202e' True" + b"\n"}

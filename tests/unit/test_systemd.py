@@ -26,3 +26,11 @@ def test_nothing_happens_where_nobody_listens(tmp_path: Path) -> None:
     assert not notify("READY=1", environ={})
     assert not notify("READY=1", environ={"NOTIFY_SOCKET": "relative"})
     assert not notify("READY=1", environ={"NOTIFY_SOCKET": str(tmp_path / "gone")})
+
+
+def test_a_name_in_an_error_is_no_order_to_systemd_and_never_ends_the_daemon(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
+        listener.bind(str(tmp_path / "notify"))
+        environ = {"NOTIFY_SOCKET": str(tmp_path / "notify")}
+        assert notify("STATUS=failed: the output a\nMAINPID=1\udcff is away", environ=environ)
+        assert listener.recv(100) == b"STATUS=failed: the output a\\nMAINPID=1\\udcff is away"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 
@@ -15,6 +16,11 @@ def main() -> None:
     # Before anything imports TensorFlow; a user's own choice stands.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     from pigeonholed_training.cli import cli
+    from pigeonholed_training.data.telling import printable
+
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a name that the terminal's encoding lacks is no error
 
     try:
         cli.main(prog_name="pigeonholed-train", standalone_mode=False)
@@ -24,7 +30,7 @@ def main() -> None:
         fault.show()
         sys.exit(fault.exit_code)
     except TrainingError as fault:
-        click.echo(f"Error: {fault}", err=True)
+        click.echo("\n".join(map(printable, f"Error: {fault}".split("\n"))), err=True)
         sys.exit(fault.exit_code)
     except (click.Abort, KeyboardInterrupt):
         click.echo("Interrupted; the same command takes it up again.", err=True)

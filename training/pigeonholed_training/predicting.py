@@ -10,6 +10,7 @@ import numpy as np
 
 from pigeonholed import imaging
 from pigeonholed.images import Placement
+from pigeonholed.paths import to_text
 from pigeonholed_training.errors import WrongUsage
 from pigeonholed_training.publishing import CHUNK
 
@@ -46,7 +47,7 @@ class Answer:
         """The fields that `pigeonholed classify --json` has too."""
         best = self.top[0] if self.top else (None, None)
         return {
-            "path": self.path,
+            "path": to_text(self.path),
             "outcome": self.outcome,
             "reason": self.reason,
             "label": best[0],

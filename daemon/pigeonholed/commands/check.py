@@ -43,6 +43,7 @@ def command(ctx: click.Context, as_json: bool, config: Path | None) -> None:
     well, else that of the first fault: 78 for the configuration, 69 for something that is not available now.
     """
     from pigeonholed.config import load_settings
+    from pigeonholed.config_errors import one_line
 
     settings = load_settings(chosen_config(ctx, config))
     worst = 0
@@ -51,7 +52,7 @@ def command(ctx: click.Context, as_json: bool, config: Path | None) -> None:
         if as_json:
             click.echo(json.dumps(asdict(finding)))
         else:
-            click.echo(f"{'ok  ' if finding.ok else 'FAIL'}  {finding.what}: {finding.detail}")
+            click.echo(one_line(f"{'ok  ' if finding.ok else 'FAIL'}  {finding.what}: {finding.detail}"))
     sys.exit(worst)
 
 

@@ -78,10 +78,14 @@ def _model(name: str | None, run: Path | None, models: Path | None) -> Iterator[
 
 
 def _line(answer: Any) -> str:
+    from pigeonholed.paths import to_text
+    from pigeonholed_training.data.telling import printable
+
+    path = printable(to_text(answer.path))
     if not answer.top:
-        return f"{answer.path}  rejected: {answer.reason}, {answer.detail}"
+        return f"{path}  rejected: {answer.reason}, {answer.detail}"
     said = "  ".join(f"{label} {confidence:.4f}" for label, confidence in answer.top)
-    return f"{answer.path}  {answer.outcome}  {said}"
+    return f"{path}  {answer.outcome}  {said}"
 
 
 def _draw(said: list[Any], grid: Path) -> None:

@@ -20,6 +20,7 @@ from pigeonholed_training.data.findings import name_of
 from pigeonholed_training.data.inspecting import inspect
 from pigeonholed_training.data.splitting import Part, allot
 from pigeonholed_training.errors import Misconfigured, WrongUsage
+from pigeonholed_training.spreadsheets import shielded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -200,7 +201,7 @@ def write_list(division: Division, file: Path) -> None:
             path = os.path.relpath(path, folder)
         if path != path.strip() or path.encode("utf-8", "replace") != os.fsencode(path):
             raise Misconfigured(f"Cannot write the split to {file}: the name {path!a} cannot be kept in a list.")
-        writer.writerow((path, division.labels[one.target], name_of(part)))
+        writer.writerow((shielded(path), shielded(division.labels[one.target]), name_of(part)))
     try:
         durable.write_file(file, text.getvalue().encode("utf-8"))
     except OSError as fault:

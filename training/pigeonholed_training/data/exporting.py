@@ -17,6 +17,7 @@ from pigeonholed.paths import to_text
 from pigeonholed_training.data.classing import ClassFolders
 from pigeonholed_training.data.proof import Refused, prove, reading
 from pigeonholed_training.errors import Misconfigured, Unavailable, WrongUsage
+from pigeonholed_training.spreadsheets import shielded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -231,7 +232,7 @@ def _list(out: Path) -> Iterator[tuple[_Put, tuple[str, ...]]]:
                     raise Refused("its name cannot be kept in a list; export into a folder instead")
                 with reading(source) as fd:
                     prove(fd, picture.sha256)
-                writer.writerow((path, picture.label, picture.sha256, picture.source))
+                writer.writerow((shielded(path), shielded(picture.label), picture.sha256, picture.source))
                 lines += 1
 
             yield put, ()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from pigeonholed_training.data.splitting import Part
 from pigeonholed_training.errors import Misconfigured, WrongUsage
+from pigeonholed_training.spreadsheets import bare
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -137,7 +138,7 @@ def _lines(
     for number, row in rows:
         if len(row) != width:
             raise _fault(file, number, f"it has {len(row)} field(s), and the first line has {width}")
-        path, label = row[at_path].strip(), row[at_label].strip()
+        path, label = bare(row[at_path].strip()), bare(row[at_label].strip())
         if not path or "\0" in path:
             raise _fault(file, number, "the path is empty" if not path else "the path holds a NUL")
         if not label:

@@ -18,6 +18,7 @@ from pigeonholed import durable
 from pigeonholed.paths import to_text
 from pigeonholed_training.data.splitting import Part
 from pigeonholed_training.errors import Misconfigured
+from pigeonholed_training.spreadsheets import bare, shielded
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -159,7 +160,8 @@ def _as_csv(predictions: Iterable[Prediction], *, paths: bool) -> bytes:
     writer.writerow(_COLUMNS if paths else _COLUMNS[1:])
     for one in predictions:
         own = "" if one.label_probability is None else f"{one.label_probability:.6f}"
-        row = (one.path, one.sha256, one.part, one.label, one.said, f"{one.confidence:.6f}", one.outcome, own)
+        path, label, said = map(shielded, (one.path, one.label, one.said))
+        row = (path, one.sha256, one.part, label, said, f"{one.confidence:.6f}", one.outcome, own)
         writer.writerow(row if paths else row[1:])
     return text.getvalue().encode("utf-8")
 
@@ -209,12 +211,12 @@ def _prediction(row: Mapping[str, str]) -> Prediction:
     found = Prediction(
         sha256=row["sha256"],
         part=row["part"],
-        label=row["label"],
-        said=row["said"],
+        label=bare(row["label"] or ""),
+        said=bare(row["said"] or ""),
         confidence=_share(row["confidence"]),
         outcome="sorted" if row["outcome"] == "sorted" else "unsure",
         label_probability=_share(own) if own else None,
-        path=row.get("path", ""),
+        path=bare(row.get("path") or ""),
     )
     whole = _SHA256.fullmatch(found.sha256) and found.label and found.said
     if not (whole and found.part in _PARTS and row["outcome"] in get_args(Outcome) and None not in row):
