@@ -45,12 +45,12 @@ format = "json"
 """
 
 
-def until(look: Callable[[], object], what: str, deadline_s: float = 30.0) -> object:
+def until(look: Callable[[], object], what: str, deadline_s: float = 30.0, every_s: float = 0.01) -> object:
     """The first true answer of `look`; fails when there is none in time."""
     ends_s = time.monotonic() + deadline_s
     while not (answer := look()):
         assert time.monotonic() < ends_s, f"waited {deadline_s} s in vain for {what}"
-        time.sleep(0.01)
+        time.sleep(every_s)
     return answer
 
 
@@ -272,7 +272,8 @@ class Running:
 
     def fetch(self, path: str) -> tuple[int, str]:
         """Status and body of a page on the metrics address."""
-        address = self.await_event("metrics_served")["address"]
+        self.await_event("metrics_served")
+        address = [event["address"] for event in self.events() if event["event"] == "metrics_served"][-1]
         try:
             with urllib.request.urlopen(f"http://{address}{path}", timeout=5) as answer:
                 return answer.status, answer.read().decode()

@@ -13,8 +13,9 @@ from watchdog.events import (
     FileCreatedEvent,
     FileSystemEventHandler,
 )
+from watchdog.observers.api import BaseObserver
 from watchdog.observers.inotify import InotifyEmitter, InotifyObserver
-from watchdog.observers.inotify_c import InotifyConstants
+from watchdog.observers.inotify_c import InotifyConstants, InotifyEvent, InotifyFD
 
 from pigeonholed.hold_folder import HOLD
 from pigeonholed.paths import to_text
@@ -50,10 +51,35 @@ class _Emitter(InotifyEmitter):  # type: ignore[misc]
         return wanted
 
 
-class _Observer(InotifyObserver):  # type: ignore[misc]
-    def __init__(self) -> None:
+class _Queue(InotifyFD):  # type: ignore[misc]
+    """The kernel's queue of events, which drops what finds no room.
+
+    watchdog answers that by walking through all folders at once and watching them anew, in the thread that reads the
+    queue: in a burst it would overflow again meanwhile, and again. Here the loss is told at once, and the watches,
+    some of which may be missing, are made anew when it is calm.
+    """
+
+    def __init__(self, on_overflow: Callable[[], None]) -> None:
         super().__init__()
-        self._emitter_class = _Emitter
+        self._on_overflow = on_overflow
+
+    def handle_event(self, event: InotifyEvent) -> None:
+        """Pass an event on."""
+        if event.is_queue_overflow:
+            self._on_overflow()
+        else:
+            super().handle_event(event)
+
+    def watch_anew(self) -> None:
+        """Watch every folder that is there now. Any thread."""
+        super().handle_event(InotifyEvent(-1, InotifyConstants.IN_Q_OVERFLOW, 0, b""))
+
+
+class _Observer(InotifyObserver):  # type: ignore[misc]
+    def __init__(self, on_overflow: Callable[[], None]) -> None:
+        self._inotify_fd = self.queue = _Queue(on_overflow)
+        self.queue.start()
+        BaseObserver.__init__(self, _Emitter, inotify_fd=self.queue)  # InotifyObserver's own would make another queue
 
 
 class _Handler(FileSystemEventHandler):  # type: ignore[misc]
@@ -83,11 +109,19 @@ class Events:
 
     Args:
         wake: called after a hint, from watchdog's thread.
+        on_overflow: called when the kernel has dropped events, from watchdog's thread.
     """
 
-    def __init__(self, wake: Callable[[], None]) -> None:
+    _CALM_S = 1.0
+
+    def __init__(self, wake: Callable[[], None], on_overflow: Callable[[], None] = lambda: None) -> None:
         self._wake = wake
-        self._observer = _Observer()
+        self._on_overflow = on_overflow
+        self._hints: list[Hints] = []
+        self._overflows = 0
+        self._seen_overflows = 0
+        self._calm_at_s: float | None = None
+        self._observer = _Observer(self._overflow)
         self._observer.start()
 
     def watch(self, root: str, hints: Hints, *, recursive: bool) -> bool:
@@ -97,7 +131,29 @@ class Events:
         except OSError as error:
             log.warning("watch_refused", folder=to_text(root), error=error.strerror or str(error), instead="rescans")
             return False
+        self._hints.append(hints)
         return True
+
+    def tend(self, now_s: float) -> None:
+        """Watch anew what an overflow may have left unwatched, once there was none for a while; one thread, often."""
+        if self._overflows != self._seen_overflows:
+            self._seen_overflows = self._overflows
+            self._calm_at_s = now_s + self._CALM_S
+        elif self._calm_at_s is not None and now_s >= self._calm_at_s:
+            self._calm_at_s = None
+            log.warning("events_dropped", times=self._overflows, instead="a scan")
+            self._observer.queue.watch_anew()
+            self._scan()  # what came before it was watched
+
+    def _overflow(self) -> None:
+        self._overflows += 1
+        self._on_overflow()
+        self._scan()
+
+    def _scan(self) -> None:
+        for hints in self._hints:
+            hints.overflow()
+        self._wake()
 
     def alive(self) -> bool:
         """Whether hints can still come: watchdog's threads end silently when something fails in them."""

@@ -107,8 +107,8 @@ def build(
         workers = batching.decode_workers or os.cpu_count() or 1
         sizes = Sizes(batching.max_batch_size, batching.max_wait_s, workers, batching.max_decode_s)
         reporter = Reporter(metrics, statistics)
-        finisher = Finisher(deliveries, ledger, patience, reporter.filed_batch, reporter.withdrawn)
-        resumed = recovery.recover(ledger, finisher, deliveries, time.monotonic(), patience)
+        finisher = Finisher(deliveries, ledger, patience, reporter.filed_batch, reporter.withdrawn, reporter.name_taken)
+        resumed = recovery.recover(ledger, finisher, deliveries, time.monotonic(), patience, metrics)
 
         engine = LocalEngine(routes, sizes, ledger, crew, patience, metrics)
         stack.callback(engine.abort)  # ends its threads where the service is never run
@@ -140,13 +140,14 @@ def build(
             reporter=reporter,
             statistics=statistics,
             watches=watches,
-            events=None if once else _watch_events(settings, watches, claimer, stack),
+            events=None if once else _watch_events(settings, watches, claimer, metrics, stack),
             switcher=_switcher(settings, records, lanes, metrics, statistics, stop),
             patience=patience,
             resumed=resumed,
             addresses=addresses,
         )
         health.service = service
+        records.returner.on_return = lambda inbox, count: metrics.returned_files_total.labels(inbox).inc(count)
         _serve_control(settings, service, reload, stack)
         yield service
 
@@ -405,7 +406,9 @@ def clock_of(inbox: str, output: Output) -> int:
         return 0  # it is away
 
 
-def _watch_events(settings: Settings, watches: Sequence[Watch], claimer: Claimer, stack: ExitStack) -> Events | None:
+def _watch_events(
+    settings: Settings, watches: Sequence[Watch], claimer: Claimer, metrics: Metrics, stack: ExitStack
+) -> Events | None:
     """Watch first, scan later: what arrives in between is seen by both."""
     wanted = [
         (inbox, watch)
@@ -415,7 +418,7 @@ def _watch_events(settings: Settings, watches: Sequence[Watch], claimer: Claimer
     ]
     if not wanted:
         return None
-    events = Events(claimer.wake)
+    events = Events(claimer.wake, metrics.event_queue_overflows_total.inc)
     stack.callback(events.close)
     for inbox, watch in wanted:
         events.watch(str(inbox.path), watch.hints, recursive=inbox.recursive)

@@ -69,6 +69,7 @@ class Service:
     warm: bool = False
     _attention: threading.Event = field(default_factory=threading.Event)
     _recovered: dict[str, int] = field(default_factory=dict)
+    _unaccounted: dict[str, int] = field(default_factory=dict)
 
     def run(self) -> None:
         """Serve until told to stop or, with `--once`, until all is done; then drain.
@@ -112,7 +113,8 @@ class Service:
 
     def status(self) -> dict[str, Any]:
         """What `pigeonholed status` shows."""
-        views = {watch.rules.name: _view(watch) for watch in self.watches}
+        accounts = self.metrics.accounts
+        views = {watch.rules.name: _view(watch, accounts.in_flight(watch.rules.name)) for watch in self.watches}
         addresses = {"control": to_text(str(self.settings.control.socket))} | self.addresses
         return self.statistics.status(views, self.engine.waiting(), self._models(), addresses).as_dict()
 
@@ -154,10 +156,21 @@ class Service:
             self.metrics.queue_oldest_age_seconds.labels(name).set(age_s)
             for reason, count in dict(watch.ineligible).items():
                 self.metrics.ineligible_files.labels(name, reason).set(count)
+            self._balance(name)
+        if self.events is not None:
+            self.events.tend(time.monotonic())
         if self.events is not None and not self.events.alive():
             log.warning("watcher_died", instead="rescans")
             self.statistics.trouble("watcher_died", "inboxes are only rescanned now")
             self.events = None
+
+    def _balance(self, inbox: str) -> None:
+        """Raise the alarm, once, where the books of an inbox do not balance."""
+        files = self.metrics.accounts.unaccounted(inbox)
+        if files != self._unaccounted.get(inbox, 0):
+            self._unaccounted[inbox] = files
+            log.critical("files_unaccounted", inbox=inbox, files=files, remedy="pigeonholed fsck")
+            self.statistics.trouble("files_unaccounted", f"{inbox}: {files}")
 
     def faults(self) -> list[str]:
         """Why the service is not ready; empty when it is."""
@@ -192,11 +205,12 @@ class Service:
         self.finisher.settle()
 
 
-def _view(watch: Watch) -> InboxView:
+def _view(watch: Watch, in_flight: int) -> InboxView:
     oldest_s = watch.window.oldest_s()
     return InboxView(
         available=watch.available,
         waiting=len(watch.window),
         waiting_is_all=not (watch.scanning() or watch.window.full()),
         oldest_wait_s=None if oldest_s is None else time.monotonic() - oldest_s,
+        in_flight=in_flight,
     )

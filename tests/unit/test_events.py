@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from helpers import make_tree
+from kernel import shortened_event_queue
 from pigeonholed import events as events_module
 from pigeonholed.events import Events, gives_events
 from pigeonholed.watching import Hints
@@ -89,6 +91,35 @@ def test_claim_out_of_the_inbox_holds_nothing_back(watched: Watched, tmp_path: P
     assert watched.woken.wait(0.3)
     watched.until("b.png")
     assert not watched.lost
+
+
+def test_overflow_of_the_kernels_queue_causes_a_scan_and_is_counted(tmp_path: Path) -> None:
+    """The real queue: more happens than it can hold, and then its reader is held up while a folder comes."""
+    watched = Watched(make_tree(tmp_path / "inbox", {}))
+    overflowed, go_on = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        overflowed.set()
+        go_on.wait(_LONG_S)
+
+    with shortened_event_queue(16):
+        events = Events(watched.woken.set, hold)
+    events.watch(str(watched.root), watched.hints, recursive=True)
+    deadline_s = time.monotonic() + _LONG_S
+    while not overflowed.is_set():
+        assert time.monotonic() < deadline_s
+        make_tree(watched.root, {f"{number}.png": b"1" for number in range(200)})
+    make_tree(watched.root, {f"{number}.png": b"1" for number in range(200)})
+    make_tree(watched.root, {"new": {}})
+    go_on.set()
+    while not watched.lost:
+        watched.see()
+    events.tend(0.0)  # not calm yet
+    events.tend(60.0)
+    events.tend(120.0)
+    make_tree(watched.root, {"new/a.png": b"1"})  # a folder whose creation was not told
+    watched.until("new/a.png")
+    events.close()
 
 
 def test_inbox_that_cannot_be_watched_is_left_to_rescans(tmp_path: Path) -> None:
