@@ -540,6 +540,9 @@ def test_metrics_say_what_happened(place: Place) -> None:
         'inbox_available{inbox="camera"} 1.0',
         'queue_images{stage="file"} 0.0',
         'model_info{device="cpu",inbox="camera",model="tiny",runtime="fake",version="1"} 1.0',
+        'claimed_files_total{inbox="camera"} 3.0',
+        'in_flight_files{inbox="camera"} 0.0',
+        'unaccounted_files{inbox="camera"} 0.0',
     ):
         assert f"pigeonholed_{line}" in text
 

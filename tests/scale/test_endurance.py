@@ -1,7 +1,7 @@
 """A long time under load with a fault every ten seconds: nothing is lost, and nothing grows.
 
-`make endurance` runs it for two hours (ENDURE_S=600: ten minutes); PIGEONHOLED_TEST_ENDURANCE_S is the time in seconds, and
-PIGEONHOLED_TEST_ENDURANCE_RATE how many files are dropped in each. The suite leaves it out.
+`make endurance` runs it for two hours (ENDURE_S=600: ten minutes). PIGEONHOLED_TEST_ENDURANCE_S is that time, and
+PIGEONHOLED_TEST_ENDURANCE_RATE how many files are dropped in a second. The suite leaves it out.
 """
 
 from __future__ import annotations
