@@ -193,6 +193,7 @@ class Workspace:
     def serving(self, *arguments: str) -> Iterator[Running]:
         """A running daemon; at the end it is killed if it still runs. What it writes to stdout goes to `daemon.out`."""
         log = self.root / "daemon.log"
+        said_before = log.stat().st_size if log.exists() else 0
         with log.open("ab") as stream, (self.root / "daemon.out").open("ab") as out:
             process = subprocess.Popen(
                 self.command("run", *arguments, "--config", str(self.config)),
@@ -202,7 +203,7 @@ class Workspace:
                 env=environment(),
             )
         try:
-            yield Running(process, log)
+            yield Running(process, log, _read_to=said_before)
         finally:
             if process.poll() is None:
                 process.kill()
@@ -250,7 +251,7 @@ class Running:
     _read_to: int = 0
 
     def events(self) -> list[dict[str, object]]:
-        """All events so far; each line is read once."""
+        """All its events so far; each line is read once."""
         with self.log.open("rb") as stream:
             stream.seek(self._read_to)
             for line in stream:

@@ -134,7 +134,8 @@ def test_switches_under_load_name_the_version_that_answered_and_leave_nothing_be
     assert at.faults() == []
     assert queue.most <= BATCH, "more than a batch waited for the model"
     assert switching.growth() <= 0.05
-    assert median(switching.descriptors[-SOME:]) <= median(switching.descriptors[WARM_UP : WARM_UP + SOME])
+    # The least of some: connections of the moment come and go.
+    assert min(switching.descriptors[-SOME:]) <= min(switching.descriptors[WARM_UP : WARM_UP + SOME])
 
 
 @soak
