@@ -21,6 +21,7 @@ from running import Workspace, until
 from soaking import SCALE, cases
 
 FILES = cases(100_000) if SCALE > 0 else 2_000
+FOLDERS = 100  # watched from the start
 STOPPED = 0.25  # for this share of the burst nobody reads the queue
 WITHIN_S = 60.0
 MOST_MEMORY = 300 * MB
@@ -44,6 +45,8 @@ def test_burst_is_filed_though_most_events_are_dropped(tmp_path: Path, queue: in
     workspace = Workspace.make(tmp_path, settle_s=0.2, listen="127.0.0.1:0")
     # Beyond the patience of this test, so that it is the overflow that makes the daemon scan.
     workspace.config.write_text(workspace.config.read_text().replace("rescan_s = 0.5", "rescan_s = 3600"))
+    for folder in range(FOLDERS):
+        (workspace.inbox / str(folder)).mkdir()
     burst = list(pictures(FILES))
     with shortened_event_queue(queue), workspace.serving() as daemon:
         daemon.await_event("service_ready")
@@ -56,7 +59,7 @@ def test_burst_is_filed_though_most_events_are_dropped(tmp_path: Path, queue: in
             for serial, data in enumerate(burst):
                 if serial == round(FILES * STOPPED):
                     os.kill(pid, signal.SIGCONT)
-                assert workspace.drop(f"{serial % 100}/{serial}.png", data)
+                assert workspace.drop(f"{serial % FOLDERS}/{serial}.png", data)
             dropped_s = time.monotonic() - started_s
             until(lambda: workspace.filed() == FILES, "all to be filed", 20 + FILES / 100, every_s=0.5)
             took_s = time.monotonic() - started_s
@@ -71,7 +74,7 @@ def test_burst_is_filed_though_most_events_are_dropped(tmp_path: Path, queue: in
         most_mb=round(memory.most / MB),
     )
     assert dropped_s <= WITHIN_S
-    assert at.total("event_queue_overflows_total") > 0 or queue > FILES
+    assert at.total("event_queue_overflows_total") > 0
     assert (at.total("images_processed_total"), at.faults()) == (FILES, [])
     assert memory.most - base <= MOST_MEMORY
     assert workspace.audit() == []
