@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -135,6 +137,13 @@ class Scraped:
         if self.begun != self.ended + self.total("in_flight_files"):
             faults.append(f"{self.begun} began, {self.ended} ended, {self.total('in_flight_files')} are in flight")
         return faults
+
+
+def filed_at(database: Path) -> dict[str, float]:
+    """When each file was filed, Unix time, by its path."""
+    with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
+        rows = connection.execute("SELECT source_path, filed_at FROM images WHERE status = 'filed'").fetchall()
+    return {path: datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp() for path, text in rows}
 
 
 def percentile(values: Sequence[float], percent: float) -> float:

@@ -14,14 +14,13 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from itertools import cycle
 from pathlib import Path
 
 import pytest
 
 from bundles import make_bundle
-from gauges import MB, Record, Scraped, open_files, percentile, resident_bytes, sampling, told
+from gauges import MB, Record, Scraped, filed_at, open_files, percentile, resident_bytes, sampling, told
 from pigeonholed.control import ask
 from running import Running, Workspace, picture, until
 
@@ -141,10 +140,8 @@ class Ordeal:
 
     def delays_s(self) -> list[float]:
         """From the drop of each file until it was filed, in order of the drops."""
-        with closing(sqlite3.connect(f"file:{self.workspace.database}?mode=ro", uri=True)) as connection:
-            rows = connection.execute("SELECT source_path, filed_at FROM images WHERE status = 'filed'").fetchall()
-        filed_at = {path: datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp() for path, text in rows}
-        return [filed_at[path] - at for path, at in self.dropped_at.items()]
+        filed = filed_at(self.workspace.database)
+        return [filed[path] - at_s for path, at_s in self.dropped_at.items()]
 
 
 def test_faults_for_a_long_time_lose_nothing_and_leave_nothing_behind(tmp_path: Path) -> None:
