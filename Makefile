@@ -6,13 +6,14 @@ STAMP := .venv/.installed
 ARGS ?=
 KILLS ?= 10000
 CUTS ?= 100
+ENDURE_S ?= 7200
 
 # Those that run in this process, and fast: what daemons of their own do is not seen.
 COVERAGE := $(addprefix tests/unit/test_,$(addsuffix .py,beneath claiming copy_custody copying_files disk finishing \
 	locking output patience probing store)) \
 	$(addprefix tests/integration/test_,$(addsuffix .py,copying ledger recovery returning writer))
 
-.PHONY: help install install-ray demo test coverage lint bench accuracy trust soak
+.PHONY: help install install-ray demo test coverage lint bench accuracy trust soak endurance
 .DELETE_ON_ERROR:
 
 help: ## this list
@@ -49,10 +50,13 @@ accuracy: $(STAMP) ## the recipes on real pictures, for hours: ARGS='--work DIR 
 trust: $(STAMP) ## whether confidences and thresholds keep what they promise: ARGS='--work DIR --only SET-RECIPE'
 	$(BIN)/python benchmarks/trust.py $(ARGS)
 
-soak: $(STAMP) ## for hours: kills at random and at every call, every error, power cuts (as root), the protocol's model, fuzzing: KILLS=10000 CUTS=100
+soak: $(STAMP) ## for hours: kills at random and at every call, every error, power cuts (as root), bursts, the protocol's model, fuzzing: KILLS=10000 CUTS=100
 	PIGEONHOLED_TEST_SOAK=1 PIGEONHOLED_TEST_KILLS=$(KILLS) PIGEONHOLED_TEST_CUTS=$(CUTS) \
-		$(BIN)/python -m pytest -s --timeout 0 tests/crash tests/protocol tests/fuzz $(ARGS)
+		$(BIN)/python -m pytest -s --timeout 0 tests/crash tests/scale tests/protocol tests/fuzz $(ARGS)
 	PIGEONHOLED_TEST_BUNDLE_FUZZ_S=600 $(BIN)/python -m pytest --timeout 0 tests/unit/test_bundle_fuzz.py $(ARGS)
+
+endurance: $(STAMP) ## for two hours: load, a fault every ten seconds, and what grows: ENDURE_S=7200
+	PIGEONHOLED_TEST_ENDURANCE_S=$(ENDURE_S) $(BIN)/python -m pytest -s tests/scale/test_endurance.py $(ARGS)
 
 # Changed pins or metadata install again; changed code need not, the installation is editable.
 # A PYTHON that was named is always looked at: the environment may have another.

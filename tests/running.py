@@ -45,12 +45,12 @@ format = "json"
 """
 
 
-def until(look: Callable[[], object], what: str, deadline_s: float = 30.0) -> object:
+def until(look: Callable[[], object], what: str, deadline_s: float = 30.0, every_s: float = 0.01) -> object:
     """The first true answer of `look`; fails when there is none in time."""
     ends_s = time.monotonic() + deadline_s
     while not (answer := look()):
         assert time.monotonic() < ends_s, f"waited {deadline_s} s in vain for {what}"
-        time.sleep(0.01)
+        time.sleep(every_s)
     return answer
 
 
@@ -203,6 +203,7 @@ class Workspace:
     def serving(self, *arguments: str, environ: Mapping[str, str] | None = None) -> Iterator[Running]:
         """A running daemon; at the end it is killed if it still runs. What it writes to stdout goes to `daemon.out`."""
         log = self.root / "daemon.log"
+        said_before = log.stat().st_size if log.exists() else 0
         with log.open("ab") as stream, (self.root / "daemon.out").open("ab") as out:
             process = subprocess.Popen(
                 self.command("run", *arguments, "--config", str(self.config)),
@@ -212,7 +213,7 @@ class Workspace:
                 env=environment() | dict(environ or {}),
             )
         try:
-            yield Running(process, log)
+            yield Running(process, log, _read_to=said_before)
         finally:
             if process.poll() is None:
                 process.kill()
@@ -260,7 +261,7 @@ class Running:
     _read_to: int = 0
 
     def events(self) -> list[dict[str, object]]:
-        """All events so far; each line is read once."""
+        """All its events so far; each line is read once."""
         with self.log.open("rb") as stream:
             stream.seek(self._read_to)
             for line in stream:
@@ -282,7 +283,8 @@ class Running:
 
     def fetch(self, path: str) -> tuple[int, str]:
         """Status and body of a page on the metrics address."""
-        address = self.await_event("metrics_served")["address"]
+        self.await_event("metrics_served")
+        address = [event["address"] for event in self.events() if event["event"] == "metrics_served"][-1]
         try:
             with urllib.request.urlopen(f"http://{address}{path}", timeout=5) as answer:
                 return answer.status, answer.read().decode()

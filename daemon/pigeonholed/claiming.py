@@ -142,11 +142,13 @@ class Claimer:
             for index, (number, file) in enumerate(zip(ids, files, strict=True))
         ]
         self._ledger.claim(arrivals)
+        self._metrics.accounts.claimed(arrivals)
         missed = [arrival for arrival in arrivals if not self._take(feed, arrival)]
         gone = {arrival.id for arrival in missed}
         ingested = feed.custody.ingest([arrival for arrival in arrivals if arrival.id not in gone], self._patience)
         if missed:
             self._ledger.close(missed, Status.VANISHED, "it could not be taken out of the inbox")
+            self._metrics.accounts.vanished(missed)
         for refusal in ingested.refused:
             self._refuse(feed, refusal)
         feed.custody.end(token)
@@ -171,6 +173,7 @@ class Claimer:
     def _refuse(self, feed: Feed, refusal: Refusal) -> None:
         """A file was left to its owner: it comes again as a new arrival."""
         self._ledger.close([refusal.arrival], Status.VANISHED, refusal.why)
+        self._metrics.accounts.vanished([refusal.arrival])
         log.warning("file_left", path=to_text(feed.path_of(refusal.arrival.file)), why=refusal.why)
         if refusal.error is not None:
             self._block(feed, os.path.dirname(feed.path_of(refusal.arrival.file)), refusal.error)

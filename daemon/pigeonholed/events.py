@@ -15,8 +15,9 @@ from watchdog.events import (
     FileCreatedEvent,
     FileSystemEventHandler,
 )
+from watchdog.observers.api import BaseObserver
 from watchdog.observers.inotify import InotifyEmitter, InotifyObserver
-from watchdog.observers.inotify_c import InotifyConstants
+from watchdog.observers.inotify_c import InotifyConstants, InotifyEvent, InotifyFD
 
 from pigeonholed.filesystems import gives_events
 from pigeonholed.hold_folder import HOLD
@@ -51,10 +52,31 @@ class _Emitter(InotifyEmitter):  # type: ignore[misc]
         return wanted
 
 
-class _Observer(InotifyObserver):  # type: ignore[misc]
-    def __init__(self) -> None:
+class _Queue(InotifyFD):  # type: ignore[misc]
+    """The kernel's queue of events, which drops what finds no room.
+
+    watchdog answers that by walking through all folders at once and watching them anew, in the thread that reads the
+    queue: in a burst it would overflow again meanwhile, and again. Here the loss is told at once, and the watches,
+    some of which may be missing, are made anew by `Events.tend` when it is calm.
+    """
+
+    def __init__(self, on_overflow: Callable[[], None]) -> None:
         super().__init__()
-        self._emitter_class = _Emitter
+        self._on_overflow = on_overflow
+
+    def handle_event(self, event: InotifyEvent) -> None:
+        """Pass an event on."""
+        if event.is_queue_overflow:
+            self._on_overflow()
+        else:
+            super().handle_event(event)
+
+
+class _Observer(InotifyObserver):  # type: ignore[misc]
+    def __init__(self, on_overflow: Callable[[], None]) -> None:
+        self._inotify_fd = _Queue(on_overflow)
+        self._inotify_fd.start()
+        BaseObserver.__init__(self, _Emitter, inotify_fd=self._inotify_fd)  # InotifyObserver's own makes another queue
 
     def reads(self) -> bool:
         """Whether the thread that reads from the kernel lives; watchdog itself does not ask."""
@@ -100,17 +122,28 @@ class Events:
 
     Args:
         wake: called after a hint, from watchdog's thread.
+        on_overflow: called when the kernel has dropped events, from watchdog's thread.
         clock: monotonic seconds.
     """
 
     _PAUSE_S = 5.0
+    _CALM_S = 1.0
 
-    def __init__(self, wake: Callable[[], None], clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        wake: Callable[[], None],
+        on_overflow: Callable[[], None] = lambda: None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._wake = wake
+        self._on_overflow = on_overflow
         self._clock = clock
         self._inboxes: list[_Inbox] = []
         self._anew_at_s = 0.0
-        self._observer = _started()
+        self._overflows = 0
+        self._seen_overflows = 0
+        self._calm_at_s: float | None = None
+        self._observer = self._started()
 
     def watch(self, root: str, hints: Hints, *, recursive: bool, even_remote: bool = True) -> bool:
         """Begin to give hints for an inbox; false when it cannot be watched.
@@ -130,20 +163,30 @@ class Events:
         return any(inbox.root == root and inbox.watched for inbox in self._inboxes)
 
     def tend(self) -> bool:
-        """Begin anew, with fresh threads, if a thread has died or another folder is now where an inbox was.
+        """Begin anew, with fresh threads, if a thread has died or another folder is now where an inbox was, or when
+        it is calm again after the kernel had dropped events: folders that came then may not be watched.
 
         Returns:
             Whether that was so. Every inbox that is watched is then scanned: nobody knows what was missed.
         """
-        if self._clock() < self._anew_at_s or (self.alive() and not any(map(_is_another_now, self._inboxes))):
+        calm_again = self._is_calm_again()
+        needed = not self.alive() or calm_again or (not self.unsettled and any(map(_is_another_now, self._inboxes)))
+        if not needed or self._clock() < self._anew_at_s:
             return False
-        self._anew_at_s = self._clock() + self._PAUSE_S
+        if calm_again:
+            log.warning("events_dropped", times=self._overflows, instead="a scan")
+        self._anew_at_s, self._calm_at_s = self._clock() + self._PAUSE_S, None
         self.close()
-        self._observer = _started()
+        self._observer = self._started()
         for inbox in self._inboxes:
             if self._begin(inbox):
                 inbox.hints.overflow()
         return True
+
+    @property
+    def unsettled(self) -> bool:
+        """Whether events were dropped, and what came then may not be watched yet."""
+        return self._overflows != self._seen_overflows or self._calm_at_s is not None
 
     def alive(self) -> bool:
         """Whether hints can still come: watchdog's threads end silently when something fails in them."""
@@ -161,6 +204,25 @@ class Events:
             return
         self._observer.join()
 
+    def _started(self) -> _Observer:
+        observer = _Observer(self._overflow)
+        observer.start()
+        return observer
+
+    def _overflow(self) -> None:
+        self._overflows += 1
+        self._on_overflow()
+        for inbox in self._inboxes:
+            inbox.hints.overflow()
+        self._wake()
+
+    def _is_calm_again(self) -> bool:
+        """Whether events were dropped, and none for a while since."""
+        if self._overflows != self._seen_overflows:
+            self._seen_overflows = self._overflows
+            self._calm_at_s = self._clock() + self._CALM_S
+        return self._calm_at_s is not None and self._clock() >= self._calm_at_s
+
     def _begin(self, inbox: _Inbox) -> bool:
         """Watch an inbox, if it is there and its file system tells anything."""
         inbox.folder, inbox.watched = None, False
@@ -174,12 +236,6 @@ class Events:
             why = (isinstance(error, OSError) and error.strerror) or str(error)
             log.warning("watch_refused", folder=to_text(inbox.root), error=why, instead="rescans")
         return inbox.watched
-
-
-def _started() -> _Observer:
-    observer = _Observer()
-    observer.start()
-    return observer
 
 
 def _identity(root: str) -> tuple[int, int]:

@@ -77,6 +77,7 @@ class Finisher:
         patience: waits for full disks and lost mounts.
         on_filed: told of the plans that have become results, once each.
         on_withdrawn: told of arrivals that leave no result, once each.
+        on_taken: told of plans whose name somebody else has taken, before they get another.
     """
 
     def __init__(
@@ -86,12 +87,14 @@ class Finisher:
         patience: Patience,
         on_filed: Callable[[Sequence[Plan]], None],
         on_withdrawn: Callable[[Sequence[Withdrawn]], None],
+        on_taken: Callable[[Plan], None] = lambda _plan: None,
     ) -> None:
         self._deliveries = deliveries
         self._ledger = ledger
         self._patience = patience
         self._on_filed = on_filed
         self._on_withdrawn = on_withdrawn
+        self._on_taken = on_taken
         self._moved: list[Plan] = []
         self._folders: dict[Output, set[str]] = {}
         self._sidecars: dict[Output, set[str]] = {}
@@ -224,6 +227,7 @@ class Finisher:
                     self._touch(plan)
                     self._moved.append(plan)
                 else:
+                    self._on_taken(plan)
                     refused.append(self._renamed(plan))
             if refused:
                 self._ledger.plan(refused)
@@ -326,9 +330,9 @@ class Finisher:
         filed, self._moved = self._moved, []
         self._folders.clear()
         self._sidecars.clear()
-        self._remove_folders(plan.arrival for plan in filed)
-        if filed:
+        if filed:  # told before anything here can fail: the rows say so already
             self._on_filed(filed)
+        self._remove_folders(plan.arrival for plan in filed)
 
     def _withdraw(self, withdrawn: Sequence[Withdrawn]) -> None:
         """Give files back that still change; raise the alarm for files that are gone."""
@@ -339,8 +343,8 @@ class Finisher:
             chosen = [item for item in withdrawn if item.status is status]
             for detail in {item.detail for item in chosen}:
                 self._ledger.close([item.arrival for item in chosen if item.detail == detail], status, detail)
-        self._remove_folders(item.arrival for item in withdrawn)
         self._on_withdrawn(withdrawn)
+        self._remove_folders(item.arrival for item in withdrawn)
 
     def _give_back(self, arrival: Arrival) -> None:
         delivery = self._deliveries[arrival.file.inbox]

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import errno
 import platform
+import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as installed_version
 
@@ -20,6 +22,7 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
+from pigeonholed.accounts import Accounts
 from pigeonholed.batching import Flush
 from pigeonholed.images import Placement, Reason
 
@@ -115,9 +118,12 @@ class _WithoutCreated(Collector):
     """A registry as scrapers want it: without the `_created` series, which double the count and tell nothing."""
 
     registry: CollectorRegistry
+    lock: threading.RLock
 
     def collect(self) -> Iterator[Metric]:
-        for metric in self.registry.collect():
+        with self.lock:  # numbers that change together are seen together
+            metrics = list(self.registry.collect())
+        for metric in metrics:
             metric.samples = [sample for sample in metric.samples if not sample.name.endswith("_created")]
             yield metric
 
@@ -130,6 +136,8 @@ class Metrics:
 
     Attributes:
         registry: the collector registry that holds them, and the process's own (`process_*`).
+        lock: held while numbers change that belong together, and while a scrape reads them.
+        accounts: changes those of them that say what begins and ends.
         images_processed_total: counter (inbox, outcome): filed pictures; outcome is a `Placement`.
         images_classified_total: counter (inbox, label): pictures filed as sorted or unsure, by label.
         images_rejected_total: counter (inbox, reason): refused pictures; reason is a `Reason`.
@@ -150,7 +158,17 @@ class Metrics:
         last_success_timestamp_seconds: gauge (inbox): when a picture was last filed, 0 when never; Unix time.
         model_info: gauge (inbox, model, version, runtime, device): 1 for what serves an inbox; see `add_model`.
         model_reloads_total: counter (model, result): attempts to load another version, by `Reload`.
+        claimed_files_total: counter (inbox): arrivals: files that were recorded and taken.
+        resumed_files_total: counter (inbox): arrivals that were left unfinished before, and were taken up.
+        vanished_files_total: counter (inbox): arrivals without a result: gone, kept or still written to by their owner.
         lost_files_total: counter: files in neither of the places where they could be. Stays 0.
+        in_flight_files: gauge (inbox): arrivals that have not ended yet.
+        in_flight_oldest_age_seconds: gauge (inbox): age of the oldest of those, 0 when there is none.
+        unaccounted_files: gauge (inbox): by how much the books of `accounts` do not balance. Stays 0.
+        returned_files_total: counter (inbox): results that were put back into their inbox.
+        overwrites_refused_total: counter (inbox): moves whose name was taken meanwhile; another name was planned.
+        orphans_found_total: counter: batch folders with files that no row explains; left alone. Stays 0.
+        event_queue_overflows_total: counter: times that the kernel dropped file events; a scan makes up for them.
         build_info: gauge (version, python, keras, openvino): 1.
         reviews_total: counter (inbox, result): what people said of a label: `confirmed` or `corrected`.
     """
@@ -163,10 +181,13 @@ class Metrics:
             process: also measure the process itself (memory, CPU, open files).
         """
         self.registry = CollectorRegistry()
+        self.lock = threading.RLock()
+        self.accounts = Accounts(self)
         self._model_info_of: dict[str, tuple[str, ...]] = {}  # owner: whoever calls add_model, one thread
         self._make_outcomes()
         self._make_inference()
         self._make_flow()
+        self._make_accounts()
         self._make_faults()
         versions = (
             version or _version_of("pigeonholed"),
@@ -194,8 +215,19 @@ class Metrics:
             self.rescan_recovered_total,
             self.inbox_available,
             self.last_success_timestamp_seconds,
+            self.claimed_files_total,
+            self.resumed_files_total,
+            self.vanished_files_total,
+            self.returned_files_total,
+            self.overwrites_refused_total,
         ):
             metric.labels(inbox)
+        for gauge, read in (
+            (self.in_flight_files, self.accounts.in_flight),
+            (self.in_flight_oldest_age_seconds, self.accounts.oldest_s),
+            (self.unaccounted_files, self.accounts.unaccounted),
+        ):
+            gauge.labels(inbox).set_function(partial(read, inbox))
 
     def add_model(self, inbox: str, model: str, version: int, runtime: str, device: str) -> None:
         """Say what serves an inbox from now on, in place of what served it before; the counts of both stay."""
@@ -228,7 +260,7 @@ class Metrics:
             encode, content_type = choose_encoder(accept)
         except (TypeError, ValueError):  # it asks for a version that is none
             encode, content_type = choose_encoder("")
-        return encode(_WithoutCreated(self.registry)), content_type
+        return encode(_WithoutCreated(self.registry, self.lock)), content_type
 
     def _make_outcomes(self) -> None:
         self.images_processed_total = self._counter("images_processed_total", "Pictures filed.", "inbox", "outcome")
@@ -279,13 +311,43 @@ class Metrics:
         _touch(self.queue_images, [], QUEUED_STAGES)
         _touch(self.stage_duration_seconds, [], Stage)
 
+    def _make_accounts(self) -> None:
+        self.claimed_files_total = self._counter("claimed_files_total", "Files recorded and taken.", "inbox")
+        self.resumed_files_total = self._counter(
+            "resumed_files_total", "Files left unfinished before, and taken up.", "inbox"
+        )
+        self.vanished_files_total = self._counter(
+            "vanished_files_total", "Files taken that leave no result: gone, kept or still written to.", "inbox"
+        )
+        self.lost_files_total = self._counter("lost_files_total", "Files that are nowhere; must stay 0.")
+        self.in_flight_files = self._gauge("in_flight_files", "Files taken and not filed yet.", "inbox")
+        self.in_flight_oldest_age_seconds = self._gauge(
+            "in_flight_oldest_age_seconds", "Age of the file that is in flight for longest; 0 when none is.", "inbox"
+        )
+        self.unaccounted_files = self._gauge(
+            "unaccounted_files",
+            "Claimed and resumed less filed, vanished, lost and in flight; must stay 0.",
+            "inbox",
+        )
+        self.returned_files_total = self._counter(
+            "returned_files_total", "Filed files that were put back into their inbox.", "inbox"
+        )
+
     def _make_faults(self) -> None:
         self.errors_total = self._counter("errors_total", "Faults of the machinery.", "stage", "reason")
         self.retries_total = self._counter("retries_total", "Attempts repeated after a fault.", "stage")
         self.rescan_recovered_total = self._counter(
             "rescan_recovered_total", "Files that a rescan found and no event had announced.", "inbox"
         )
-        self.lost_files_total = self._counter("lost_files_total", "Files that are nowhere; must stay 0.")
+        self.overwrites_refused_total = self._counter(
+            "overwrites_refused_total", "Moves whose name was taken meanwhile; nothing was overwritten.", "inbox"
+        )
+        self.orphans_found_total = self._counter(
+            "orphans_found_total", "Batch folders with files that no row explains; must stay 0."
+        )
+        self.event_queue_overflows_total = self._counter(
+            "event_queue_overflows_total", "Times that the kernel dropped file events; a scan followed."
+        )
         _touch(self.retries_total, [], Stage)
         for stage in Stage:
             _touch(self.errors_total, [stage], Fault)

@@ -108,8 +108,8 @@ def build(
         workers = batching.decode_workers or os.cpu_count() or 1
         sizes = Sizes(batching.max_batch_size, batching.max_wait_s, workers, batching.max_decode_s)
         reporter = Reporter(metrics, statistics)
-        finisher = Finisher(deliveries, ledger, patience, reporter.filed_batch, reporter.withdrawn)
-        resumed = recovery.recover(ledger, finisher, deliveries, time.monotonic(), patience)
+        finisher = Finisher(deliveries, ledger, patience, reporter.filed_batch, reporter.withdrawn, reporter.name_taken)
+        resumed = recovery.recover(ledger, finisher, deliveries, time.monotonic(), patience, metrics)
 
         engine = LocalEngine(routes, sizes, ledger, crew, patience, metrics)
         stack.callback(engine.abort)  # ends its threads where the service is never run
@@ -141,13 +141,14 @@ def build(
             reporter=reporter,
             statistics=statistics,
             watches=watches,
-            events=None if once else _watch_events(settings, watches, claimer, stack),
+            events=None if once else _watch_events(settings, watches, claimer, metrics, stack),
             switcher=_switcher(settings, records, lanes, metrics, statistics, stop),
             patience=patience,
             resumed=resumed,
             addresses=addresses,
         )
         health.service = service
+        records.returner.on_return = lambda inbox, count: metrics.returned_files_total.labels(inbox).inc(count)
         _serve_control(settings, service, reload, stack)
         yield service
 
@@ -407,12 +408,14 @@ def clock_of(inbox: str, output: Output) -> int:
         return 0  # it is away
 
 
-def _watch_events(settings: Settings, watches: Sequence[Watch], claimer: Claimer, stack: ExitStack) -> Events | None:
+def _watch_events(
+    settings: Settings, watches: Sequence[Watch], claimer: Claimer, metrics: Metrics, stack: ExitStack
+) -> Events | None:
     """Watch first, scan later: what arrives in between is seen by both."""
     wanted = [(inbox, watch) for inbox, watch in zip(settings.inbox, watches, strict=True) if inbox.watch != "poll"]
     if not wanted:
         return None
-    events = Events(claimer.wake)
+    events = Events(claimer.wake, metrics.event_queue_overflows_total.inc)
     stack.callback(events.close)
     for inbox, watch in wanted:
         even_remote = inbox.watch == "events"

@@ -15,6 +15,7 @@ from pigeonholed.disk import is_there, require_gone
 from pigeonholed.errors import Unavailable
 from pigeonholed.hold_folder import HoldFolder
 from pigeonholed.images import Status, Withdrawn, mtime_ns_of
+from pigeonholed.metrics import Metrics
 from pigeonholed.originals import Held
 from pigeonholed.patience import Patience
 from pigeonholed.sweeping import sweep
@@ -59,6 +60,7 @@ def recover(
     deliveries: Mapping[str, Delivery],
     now_s: float,
     patience: Patience | None = None,
+    metrics: Metrics | None = None,
 ) -> list[Arrival]:
     """Finish every move that was planned, and return what must be decoded and classified again.
 
@@ -67,18 +69,22 @@ def recover(
     Raises:
         OSError: a disk does not say what is on it. No row is judged by what is not known.
     """
+    metrics = metrics or Metrics(process=False)
     findings = Findings()
     rows = ledger.in_flight(now_s)
     for row in rows:
         _look(row, deliveries, findings)
     _refuse_if_away(findings, deliveries)
+    left_alone = {arrival.key for arrival in findings.strange}
+    metrics.accounts.resumed(row.arrival for row in rows if row.arrival.key not in left_alone)
     finisher.confirm_found(findings.moved)
     finisher.resume(findings.to_move)
     finisher.settle()
     finisher.turn([Withdrawn(arrival, Status.LOST, "it is in none of its places") for arrival in findings.lost])
     _sync_vanished(findings, deliveries)
     ledger.close(findings.vanished, Status.VANISHED, "it was gone before it was claimed")
-    _copy_again(findings, deliveries, ledger, patience or Patience())
+    metrics.accounts.vanished(findings.vanished)
+    _copy_again(findings, deliveries, ledger, patience or Patience(), metrics)
     ledger.begin_again(findings.again)
     if rows:
         log.info(
@@ -90,7 +96,8 @@ def recover(
             lost=len(findings.lost),
             of_unknown_inboxes=len(findings.strange),
         )
-    sweep(deliveries, {arrival.token for arrival in (*findings.again, *findings.strange)}, ledger)
+    orphans = sweep(deliveries, {arrival.token for arrival in (*findings.again, *findings.strange)}, ledger)
+    metrics.orphans_found_total.inc(orphans)
     return findings.again
 
 
@@ -209,7 +216,9 @@ def _let_go(hold: HoldFolder, arrival: Arrival) -> None:
     hold.remove(arrival.token)
 
 
-def _copy_again(findings: Findings, deliveries: Mapping[str, Delivery], ledger: Ledger, patience: Patience) -> None:
+def _copy_again(
+    findings: Findings, deliveries: Mapping[str, Delivery], ledger: Ledger, patience: Patience, metrics: Metrics
+) -> None:
     """Copy from the originals, a batch folder at a time as every day; copies that a crash has left are replaced."""
     batches: dict[tuple[str, str, str | None], tuple[HoldFolder | None, list[Arrival]]] = {}
     for hold, arrival in findings.to_copy:
@@ -228,6 +237,7 @@ def _copy_again(findings: Findings, deliveries: Mapping[str, Delivery], ledger: 
         findings.again.extend(ingested.taken)
         for refusal in ingested.refused:
             ledger.close([refusal.arrival], Status.VANISHED, refusal.why)
+            metrics.accounts.vanished([refusal.arrival])
 
 
 def _has(path: str, fingerprint: Fingerprint) -> bool:

@@ -62,8 +62,8 @@ class Reporter:
                     reason=plan.reason.value,
                     detail=plan.detail,
                 )
+        self._metrics.accounts.filed(plans)
         for (inbox, placement), count in placements.items():
-            self._metrics.images_processed_total.labels(inbox, placement).inc(count)
             self._metrics.last_success_timestamp_seconds.labels(inbox).set(self._wall_clock())
             self.placements[placement] += count
         for (inbox, label), count in labels.items():
@@ -74,14 +74,20 @@ class Reporter:
 
     def withdrawn(self, items: Sequence[Withdrawn]) -> None:
         """These leave no result."""
+        self._metrics.accounts.lost([item.arrival for item in items if item.status is Status.LOST])
+        self._metrics.accounts.vanished([item.arrival for item in items if item.status is not Status.LOST])
         for item in items:
             path = to_text(item.arrival.file.path)
             if item.status is Status.LOST:
-                self._metrics.lost_files_total.inc()
                 self._statistics.trouble("file_lost", path)
                 log.critical("file_lost", inbox=item.arrival.file.inbox, path=path, detail=item.detail)
             else:
                 log.info("file_withdrawn", inbox=item.arrival.file.inbox, path=path, detail=item.detail)
+
+    def name_taken(self, plan: Plan) -> None:
+        """A move found its name taken, and nothing was overwritten."""
+        self._metrics.overwrites_refused_total.labels(plan.arrival.file.inbox).inc()
+        log.info("name_taken", inbox=plan.arrival.file.inbox, destination=to_text(plan.destination))
 
     def _log(self, plans: Sequence[Plan]) -> None:
         counts = Counter(plan.placement for plan in plans)

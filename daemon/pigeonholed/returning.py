@@ -7,6 +7,7 @@ held: the daemon passes over it until it changes or is released.
 from __future__ import annotations
 
 import os
+from collections import Counter
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -24,7 +25,7 @@ from pigeonholed.paths import to_text
 from pigeonholed.placing import sidecar_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from pigeonholed.finishing import Delivery
     from pigeonholed.ledger import Filed, Ledger
@@ -87,12 +88,16 @@ class Returner:
         ledger: knows what is filed.
         deliveries: by inbox.
         holds: told of what is put back to stay.
+
+    Attributes:
+        on_return: told of an inbox and how many files are back in it.
     """
 
     def __init__(self, ledger: Ledger, deliveries: Mapping[str, Delivery], holds: Holds) -> None:
         self._ledger = ledger
         self._deliveries = deliveries
         self._holds = holds
+        self.on_return: Callable[[str, int], None] = lambda _inbox, _count: None
 
     def put_back(self, files: Sequence[Filed], *, hold: bool) -> Returned:
         """Put files back, checked by their hashes, never overwriting; `hold` makes the daemon pass over them."""
@@ -142,8 +147,10 @@ class Returner:
     def _end(self, files: Sequence[Filed]) -> None:
         """Record what is back; an original that stayed in its inbox is no longer known to have been copied."""
         self._ledger.end_return(files)
-        for inbox in {file.hold.inbox for file in files} & self._deliveries.keys():
-            self._deliveries[inbox].custody.forget()
+        for inbox, count in Counter(file.hold.inbox for file in files).items():
+            self.on_return(inbox, count)
+            if inbox in self._deliveries:
+                self._deliveries[inbox].custody.forget()
 
     def _batch(self, files: Sequence[Filed], *, hold: bool) -> tuple[list[Filed], list[tuple[Filed, str]]]:
         self._ledger.begin_return(files, hold=hold)

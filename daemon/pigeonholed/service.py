@@ -72,6 +72,7 @@ class Service:
     _recovered: dict[str, int] = field(default_factory=dict)
     _told: set[tuple[str, Ineligible]] = field(default_factory=set)
     _scans: int = 0
+    _unaccounted: dict[str, int] = field(default_factory=dict)
 
     def run(self) -> None:
         """Serve until told to stop or, with `--once`, until all is done; then drain.
@@ -115,7 +116,8 @@ class Service:
 
     def status(self) -> dict[str, Any]:
         """What `pigeonholed status` shows."""
-        views = {watch.rules.name: _view(watch) for watch in self.watches}
+        accounts = self.metrics.accounts
+        views = {watch.rules.name: _view(watch, accounts.in_flight(watch.rules.name)) for watch in self.watches}
         addresses = {"control": to_text(str(self.settings.control.socket))} | self.addresses
         return self.statistics.status(views, self.engine.waiting(), self._models(), addresses).as_dict()
 
@@ -158,7 +160,16 @@ class Service:
             for reason, count in dict(watch.ineligible).items():
                 self.metrics.ineligible_files.labels(name, reason).set(count)
                 self._tell_what_is_left(name, reason, count)
+            self._balance(name)
         self._tend_events()
+
+    def _balance(self, inbox: str) -> None:
+        """Raise the alarm, once, where the books of an inbox do not balance."""
+        files = self.metrics.accounts.unaccounted(inbox)
+        if files != self._unaccounted.get(inbox, 0):
+            self._unaccounted[inbox] = files
+            log.critical("files_unaccounted", inbox=inbox, files=files, remedy="pigeonholed fsck")
+            self.statistics.trouble("files_unaccounted", f"{inbox}: {files}")
 
     def faults(self) -> list[str]:
         """Why the service is not ready; empty when it is."""
@@ -187,7 +198,7 @@ class Service:
     def _tend_events(self) -> None:
         """Watch anew where that is needed; only after a scan is it certain that asking for a folder takes no time."""
         scans = sum(watch.scans for watch in self.watches)
-        if self.events is None or (scans == self._scans and self.events.alive()):
+        if self.events is None or (scans == self._scans and self.events.alive() and not self.events.unsettled):
             return
         self._scans = scans
         if self.events.tend():
@@ -214,11 +225,12 @@ class Service:
         self.finisher.settle()
 
 
-def _view(watch: Watch) -> InboxView:
+def _view(watch: Watch, in_flight: int) -> InboxView:
     oldest_s = watch.window.oldest_s()
     return InboxView(
         available=watch.available,
         waiting=len(watch.window),
         waiting_is_all=not (watch.scanning() or watch.window.full()),
         oldest_wait_s=None if oldest_s is None else time.monotonic() - oldest_s,
+        in_flight=in_flight,
     )

@@ -32,6 +32,7 @@ class InboxStatus:
         labels: files sorted or unsure, by label.
         oldest_wait_s: how long the longest-waiting file has waited, None when none waits.
         last_filed_at: None when nothing was filed since the start.
+        in_flight: files that were taken and are not filed yet.
     """
 
     name: str
@@ -47,6 +48,7 @@ class InboxStatus:
     labels: Mapping[str, int]
     oldest_wait_s: float | None
     last_filed_at: datetime | None
+    in_flight: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +112,7 @@ class InboxView:
     waiting: int
     waiting_is_all: bool
     oldest_wait_s: float | None
+    in_flight: int = 0
 
 
 class Rate:
@@ -257,6 +260,7 @@ def _inbox(name: str, tally: _Tally, view: InboxView) -> InboxStatus:
         labels=dict(tally.labels.most_common()),
         oldest_wait_s=None if view.oldest_wait_s is None else round(view.oldest_wait_s, 1),
         last_filed_at=tally.last_filed_at,
+        in_flight=view.in_flight,
         **counts,
     )
 

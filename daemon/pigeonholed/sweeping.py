@@ -24,8 +24,11 @@ log = structlog.get_logger()
 _COPY_IS_SAFE = frozenset({Status.INGESTED, Status.PLANNED, Status.FILED, Status.RETURNED})
 
 
-def sweep(deliveries: Mapping[str, Delivery], used: Collection[str], ledger: Ledger) -> None:
+def sweep(deliveries: Mapping[str, Delivery], used: Collection[str], ledger: Ledger) -> int:
     """Tidy the folders of batches that no row in flight uses; what cannot be explained is reported and never touched.
+
+    Returns:
+        How many folders hold something that cannot be explained.
 
     Args:
         deliveries: by inbox; their outputs and inboxes are looked through.
@@ -34,6 +37,7 @@ def sweep(deliveries: Mapping[str, Delivery], used: Collection[str], ledger: Led
     """
     holds = [HoldFolder.in_output(output) for output in {delivery.output for delivery in deliveries.values()}]
     holds += [HoldFolder.in_inbox(delivery.inbox, private=False) for delivery in deliveries.values()]
+    orphans = 0
     for hold in holds:
         tokens = hold.tokens()
         for token in tokens:
@@ -41,13 +45,14 @@ def sweep(deliveries: Mapping[str, Delivery], used: Collection[str], ledger: Led
         # One in use as well, if it is empty: the originals of its files have gone.
         left = [token for token in tokens if not _removed(os.path.join(hold.root, token)) and token not in used]
         if left:
-            _tidy(hold, left, deliveries, ledger)
+            orphans += _tidy(hold, left, deliveries, ledger)
         if hold.beside:
             _remove_halves(hold.root)  # of what was being put back
         hold.remove_root()
+    return orphans
 
 
-def _tidy(hold: HoldFolder, tokens: Sequence[str], deliveries: Mapping[str, Delivery], ledger: Ledger) -> None:
+def _tidy(hold: HoldFolder, tokens: Sequence[str], deliveries: Mapping[str, Delivery], ledger: Ledger) -> int:
     """Resolve what is left in the folders of some batches, whose rows are asked for in one go."""
     folders = [os.path.join(hold.root, token) for token in tokens]
     held = [found for folder in folders for name in _names(folder) if (found := parse_held(name)) is not None]
@@ -60,9 +65,12 @@ def _tidy(hold: HoldFolder, tokens: Sequence[str], deliveries: Mapping[str, Deli
             delivery = deliveries[arrival.file.inbox]
             Held(delivery.inbox, hold).give_back(arrival, delivery.output.disk)
     hold.close()
+    orphans = 0
     for folder in folders:
         if not _removed(folder):
+            orphans += 1
             log.error("orphans_found", folder=to_text(folder), remedy="pigeonholed fsck")
+    return orphans
 
 
 def _remove_halves(folder: str) -> None:

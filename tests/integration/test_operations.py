@@ -1,4 +1,4 @@
-"""Undo, release, retry and model switches: with a daemon under load, and without one."""
+"""Undo, release and retry: with a daemon under load, and without one."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 
 from bundles import make_bundle
-from pigeonholed.control import ask
 from running import Workspace, picture, until
 
 
@@ -135,31 +134,6 @@ def test_rejected_files_are_listed_and_tried_again(workspace: Workspace) -> None
     workspace.run("run", "--once")
     assert workspace.audit() == []
     assert count(workspace, "returned") == 1
-
-
-@pytest.mark.slow
-def test_hundred_model_switches_under_load_drop_nothing_and_name_the_version_that_answered(
-    workspace: Workspace,
-) -> None:
-    """Version 1 says cat to red, version 2 has its labels the other way round."""
-    make_bundle(workspace.root / "second", labels=("dog", "cat"), publish_into=workspace.root / "models")
-    versions = {1: "cat", 2: "dog"}
-    (workspace.root / "models/tiny/CURRENT").write_text("1\n")
-    with workspace.serving() as daemon:
-        daemon.await_event("service_ready")
-        serial = 0
-        pace = threading.Event()
-        for turn in range(1, 101):
-            ask(workspace.root / "pigeonholed.sock", "use", {"name": "tiny", "version": 1 + turn % 2})
-            while sum(event.get("event") == "model_switched" for event in daemon.events()) < turn:
-                assert workspace.drop(f"{serial}.png", picture(220, 60, 40, serial))
-                serial += 1
-                pace.wait(0.004)  # load, not flood
-        until(lambda: count(workspace, "filed") == serial, "all filed", 60)
-        assert daemon.terminate() == 0
-    assert workspace.audit() == []
-    answers = rows(workspace, "SELECT DISTINCT model_version, label FROM images")
-    assert set(answers) == set(versions.items())
 
 
 def test_faulty_new_version_is_refused_and_the_old_one_goes_on(workspace: Workspace) -> None:

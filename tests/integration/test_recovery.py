@@ -42,6 +42,7 @@ from pigeonholed.images import (
     Placement,
     Prediction,
     Reason,
+    Withdrawn,
 )
 from pigeonholed.ledger import Ledger, Plan
 from pigeonholed.memory import Memory
@@ -50,7 +51,9 @@ from pigeonholed.originals import Held, InPlace
 from pigeonholed.output import Output
 from pigeonholed.patience import Patience
 from pigeonholed.placing import Placer
+from pigeonholed.reporting import Reporter
 from pigeonholed.serving import Policy
+from pigeonholed.statistics import Statistics
 from pigeonholed.watching import Rules, Watch
 from pigeonholed.writer import Writer
 
@@ -69,6 +72,7 @@ class Desk:
     db: Engine
     filed: list[int] = field(default_factory=list)
     lost: list[int] = field(default_factory=list)
+    metrics: Metrics = field(default_factory=lambda: Metrics(process=False))
 
     def __post_init__(self) -> None:
         make_tree(self.inbox, {})
@@ -101,15 +105,24 @@ class Desk:
         self.put(os.path.join(self.output.root, "cat/s/x.png"), content)
 
     def recover(self) -> list[Arrival]:
+        """As a new process does; its books balance, and what it gives back is what is in flight."""
         deliveries = {"camera": Delivery(str(self.inbox), self.output, Placer())}
-        finisher = Finisher(
-            deliveries,
-            self.ledger,
-            Patience(),
-            lambda plans: self.filed.extend(plan.arrival.id for plan in plans),
-            lambda items: self.lost.extend(item.arrival.id for item in items),
-        )
-        return recovery.recover(self.ledger, finisher, deliveries, 0.0)
+        self.metrics = Metrics(process=False)
+        reporter = Reporter(self.metrics, Statistics({"camera": ""}))
+
+        def filed(plans: Sequence[Plan]) -> None:
+            reporter.filed_batch(plans)
+            self.filed.extend(plan.arrival.id for plan in plans)
+
+        def withdrawn(items: Sequence[Withdrawn]) -> None:
+            reporter.withdrawn(items)
+            self.lost.extend(item.arrival.id for item in items)
+
+        finisher = Finisher(deliveries, self.ledger, Patience(), filed, withdrawn)
+        again = recovery.recover(self.ledger, finisher, deliveries, 0.0, metrics=self.metrics)
+        assert self.metrics.accounts.in_flight("camera") == len(again)
+        assert self.metrics.accounts.unaccounted("camera") == 0
+        return again
 
     def status(self) -> str:
         (row,) = self.rows()
@@ -344,6 +357,7 @@ class TestRest:
         desk.put(os.path.join(desk.output.batch_folder(token), "orphan"))
         desk.recover()
         assert os.listdir(desk.output.batch_folder(token)) == ["orphan"]
+        assert b"pigeonholed_orphans_found_total 1.0" in desk.metrics.expose()[0]
 
     def test_recovering_twice_changes_nothing_more(self, desk: Desk) -> None:
         desk.in_work(desk.planned())

@@ -60,16 +60,19 @@ class Models:
 
     served: dict[str, FakeClassifier] = field(default_factory=lambda: {"tiny": FakeClassifier()})
     size: int = 8
+    version: int = 1
+    loading: Callable[[], None] = lambda: None
 
     def open(self, name: str, version: int | str = "current") -> Bundle:
         if name not in self.served:
             raise BundleError(f"There is no model {name}.")
-        return make_bundle(self.served[name].labels, name=name, size=self.size)
+        return make_bundle(self.served[name].labels, name=name, version=self.version, size=self.size)
 
     def current(self, name: str) -> int:
-        return 1
+        return self.version
 
     def load(self, bundle: Bundle, **_named: Any) -> FakeClassifier:
+        self.loading()
         return self.served[bundle.name]
 
 
@@ -607,6 +610,9 @@ def test_metrics_say_what_happened(place: Place) -> None:
         'inbox_available{inbox="camera"} 1.0',
         'queue_images{stage="file"} 0.0',
         'model_info{device="cpu",inbox="camera",model="tiny",runtime="fake",version="1"} 1.0',
+        'claimed_files_total{inbox="camera"} 3.0',
+        'in_flight_files{inbox="camera"} 0.0',
+        'unaccounted_files{inbox="camera"} 0.0',
     ):
         assert f"pigeonholed_{line}" in text
 
@@ -765,6 +771,32 @@ def test_service_that_is_built_and_not_run_leaves_no_thread(place: Place) -> Non
     with build(place.settings(), once=True):
         pass
     _until(lambda: set(threading.enumerate()) <= before)
+
+
+def test_old_model_files_on_while_the_new_one_loads_however_long_that_takes(place: Place) -> None:
+    loading, loaded = threading.Event(), threading.Event()
+
+    def load() -> None:
+        loading.set()
+        assert loaded.wait(_LONG_S)
+
+    def filed_by(version: int) -> int:
+        return sum(row["model_version"] == version and row["status"] == "filed" for row in place.rows())
+
+    with place.serving() as service:
+        place.models.loading = load
+        place.models.version = 2
+        service.look_again()
+        assert loading.wait(_LONG_S)
+        place.drop({f"{number}.png": png("red", mark=number) for number in range(40)})
+        service.claimer.wake()
+        _until(lambda: service.reporter.filed == 40)
+        assert filed_by(1) == 40
+        loaded.set()
+        _until(lambda: service.engine.serving()["camera"].bundle.version == 2)
+        place.drop({f"{number}.png": png("red", mark=number) for number in range(40, 60)})
+        _until(lambda: service.reporter.filed == 60)
+    assert (filed_by(1), filed_by(2)) == (40, 20)
 
 
 # -- refusals ---------------------------------------------------------------------------------------------------------

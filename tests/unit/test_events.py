@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from helpers import FakeClock, chain_of_folders, make_tree
+from kernel import shortened_event_queue
 from pigeonholed import events, filesystems
 from pigeonholed.events import Events
 from pigeonholed.filesystems import gives_events
@@ -35,7 +36,7 @@ class Watched:
     clock: FakeClock = field(default_factory=FakeClock)
 
     def __post_init__(self) -> None:
-        self.events = Events(self.woken.set, self.clock)
+        self.events = Events(self.woken.set, clock=self.clock)
 
     def see(self) -> None:
         """Wait for the next wake, and gather what it came with."""
@@ -212,6 +213,35 @@ def test_claim_out_of_the_inbox_holds_nothing_back(watched: Watched, tmp_path: P
     assert watched.woken.wait(0.3)
     watched.until("b.png")
     assert not watched.lost
+
+
+def test_overflow_of_the_kernels_queue_causes_a_scan_and_is_counted(tmp_path: Path) -> None:
+    """The real queue: more happens than it can hold, and then its reader is held up while a folder comes."""
+    watched = Watched(make_tree(tmp_path / "inbox", {}))
+    overflowed, go_on = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        overflowed.set()
+        go_on.wait(_LONG_S)
+
+    with shortened_event_queue(16):
+        watching = Events(watched.woken.set, hold, watched.clock)
+    watching.watch(str(watched.root), watched.hints, recursive=True)
+    deadline_s = time.monotonic() + _LONG_S
+    while not overflowed.is_set():
+        assert time.monotonic() < deadline_s
+        make_tree(watched.root, {f"{number}.png": b"1" for number in range(200)})
+    make_tree(watched.root, {f"{number}.png": b"1" for number in range(200)})
+    make_tree(watched.root, {"new": {}})
+    go_on.set()
+    while not watched.lost:
+        watched.see()
+    assert not watching.tend()  # not calm yet
+    watched.clock.advance(60)
+    assert watching.tend()
+    make_tree(watched.root, {"new/a.png": b"1"})  # a folder whose creation was not told
+    watched.until("new/a.png")
+    watching.close()
 
 
 def test_inbox_that_cannot_be_watched_is_left_to_rescans(tmp_path: Path) -> None:

@@ -46,6 +46,7 @@ class Desk:
     ledger: FakeLedger = field(default_factory=FakeLedger)
     filed: list[int] = field(default_factory=list)
     withdrawn: list[int] = field(default_factory=list)
+    taken: list[str] = field(default_factory=list)
 
     def deliver_by(self, custody: Custody) -> None:
         self.finisher = Finisher(
@@ -54,6 +55,7 @@ class Desk:
             self.patience,
             lambda plans: self.filed.extend(plan.arrival.id for plan in plans),
             lambda items: self.withdrawn.extend(item.arrival.id for item in items),
+            lambda plan: self.taken.append(plan.destination),
         )
 
     def __post_init__(self) -> None:
@@ -286,6 +288,7 @@ class TestPlaces:
         assert desk.ledger.named("plan") == [["cat/x.png"], ["cat/x-1.png"]]
         assert desk.names() == ["sync", "plan", "plan", "rename", "sync", "filed"]
         assert desk.filed == [1]
+        assert desk.taken == ["cat/x.png"]
 
     @pytest.mark.parametrize("in_the_way", ["cat", "cat/s", "_unsure"])
     def test_file_in_the_way_of_a_folder_does_not_stop_the_daemon(self, desk: Desk, in_the_way: str) -> None:
