@@ -7,6 +7,7 @@ import os
 import secrets
 import threading
 import time
+from collections import deque
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 _BLOCKED_S = 60.0
+_MOST_NAMED = 1000
 _COPIED_AT_ONCE_BYTES = 64 << 20
 
 
@@ -91,6 +93,7 @@ class Claimer:
         self._clock = clock
         self._woken = threading.Event()
         self.claimed = 0
+        self.refused: deque[Arrival] = deque(maxlen=_MOST_NAMED)
 
     def wake(self) -> None:
         """Something may have arrived, or the process should end. Any thread."""
@@ -172,6 +175,7 @@ class Claimer:
 
     def _refuse(self, feed: Feed, refusal: Refusal) -> None:
         """A file was left to its owner: it comes again as a new arrival."""
+        self.refused.append(refusal.arrival)
         self._ledger.close([refusal.arrival], Status.VANISHED, refusal.why)
         self._metrics.accounts.vanished([refusal.arrival])
         log.warning("file_left", path=to_text(feed.path_of(refusal.arrival.file)), why=refusal.why)

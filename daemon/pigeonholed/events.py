@@ -163,8 +163,10 @@ class Events:
         return any(inbox.root == root and inbox.watched for inbox in self._inboxes)
 
     def tend(self) -> bool:
-        """Begin anew, with fresh threads, if a thread has died or another folder is now where an inbox was, or when
-        it is calm again after the kernel had dropped events: folders that came then may not be watched.
+        """Begin anew, with fresh threads, where something may not be watched.
+
+        That is so if a thread has died, another folder is now where an inbox was, or the kernel has dropped events, by
+        which folders are told that come; then it waits until it is calm again.
 
         Returns:
             Whether that was so. Every inbox that is watched is then scanned: nobody knows what was missed.

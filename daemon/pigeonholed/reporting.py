@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import Counter
+from collections import Counter, deque
 from typing import TYPE_CHECKING
 
 import structlog
@@ -15,12 +15,14 @@ from pigeonholed.paths import to_text
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from pigeonholed.images import Withdrawn
+    from pigeonholed.images import Arrival, Withdrawn
     from pigeonholed.ledger import Plan
     from pigeonholed.metrics import Metrics
     from pigeonholed.statistics import Statistics
 
 log = structlog.get_logger()
+
+_MOST_NAMED = 1000
 
 
 class Reporter:
@@ -40,6 +42,7 @@ class Reporter:
         self._wall_clock = wall_clock
         self.filed = 0
         self.placements: Counter[Placement] = Counter()
+        self.given_back: deque[Arrival] = deque(maxlen=_MOST_NAMED)
 
     def filed_batch(self, plans: Sequence[Plan]) -> None:
         """These have become results."""
@@ -82,6 +85,7 @@ class Reporter:
                 self._statistics.trouble("file_lost", path)
                 log.critical("file_lost", inbox=item.arrival.file.inbox, path=path, detail=item.detail)
             else:
+                self.given_back.append(item.arrival)
                 log.info("file_withdrawn", inbox=item.arrival.file.inbox, path=path, detail=item.detail)
 
     def name_taken(self, plan: Plan) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from dataclasses import dataclass, field
@@ -170,6 +171,13 @@ class Service:
             self._unaccounted[inbox] = files
             log.critical("files_unaccounted", inbox=inbox, files=files, remedy="pigeonholed fsck")
             self.statistics.trouble("files_unaccounted", f"{inbox}: {files}")
+
+    def left(self) -> list[str]:
+        """What `--once` was to file and did not, as INBOX/PATH: it still changed, or could not be taken."""
+        roots = {watch.rules.name: watch.rules.root for watch in self.watches}
+        again = [arrival.file for arrival in (*self.claimer.refused, *self.reporter.given_back)]
+        there = {f"{file.inbox}/{file.path}" for file in again if os.path.lexists(f"{roots[file.inbox]}/{file.path}")}
+        return sorted(there | set(getattr(self.claiming, "left", ())))
 
     def faults(self) -> list[str]:
         """Why the service is not ready; empty when it is."""

@@ -47,7 +47,6 @@ def command(
     from pigeonholed import logs
     from pigeonholed.config import load_settings
     from pigeonholed.config_errors import one_line
-    from pigeonholed.onerun import OneRun
     from pigeonholed.paths import to_text
     from pigeonholed.supervising import Supervisor
 
@@ -62,7 +61,7 @@ def command(
         _rehearse(settings, as_json=as_json)
         return
     service = Supervisor(load, once=once, may_upgrade=not no_upgrade).run(settings)
-    left = service.claiming.left if isinstance(service.claiming, OneRun) else []
+    left = service.left() if once else []
     if once:
         click.echo(f"{service.reporter.filed} files filed" + _shares(service), err=True)
     if left:
