@@ -6,10 +6,10 @@ import contextlib
 import errno
 import os
 import secrets
-import stat
 from typing import TYPE_CHECKING, Protocol
 
 from pigeonholed.beneath import open_beneath, sync_folder
+from pigeonholed.contents import is_same_content
 from pigeonholed.copying import Unfit
 from pigeonholed.hold_folder import HOLD, PART, held_name
 from pigeonholed.placing import alternatives
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from pigeonholed.hold_folder import HoldFolder
     from pigeonholed.images import Arrival, ImageFile
     from pigeonholed.memory import Memory
-
-_CHUNK_BYTES = 1 << 20
 
 
 class Originals(Protocol):
@@ -249,24 +247,6 @@ def carry(source: str, target: str, inbox: str, disk: Disk, copier: Copier) -> N
         if error.errno != errno.EXDEV:
             raise
         copy_back(source, target, inbox, disk, copier)
-
-
-def is_same_content(one: str, other: str) -> bool:
-    """Whether two files are regular ones with the same bytes; no link is followed."""
-    with contextlib.ExitStack() as stack:
-        files = []
-        for path in (one, other):
-            fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-            if not stat.S_ISREG(os.fstat(fd).st_mode):
-                os.close(fd)
-                return False
-            files.append(stack.enter_context(open(fd, "rb")))
-        while True:
-            parts = [file.read(_CHUNK_BYTES) for file in files]
-            if parts[0] != parts[1]:
-                return False
-            if not parts[0]:
-                return True
 
 
 def copy_back(source: str, target: str, inbox: str, disk: Disk, copier: Copier) -> None:

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from pigeonholed.contents import holds
+from pigeonholed.contents import holds, is_same_content
 from pigeonholed.copy_custody import Copying
 from pigeonholed.errors import Unavailable
 from pigeonholed.hold_folder import HoldFolder
 from pigeonholed.images import Status, Withdrawn
-from pigeonholed.originals import Held, is_same_content
+from pigeonholed.originals import Held
 from pigeonholed.patience import Patience
 from pigeonholed.sweeping import sweep
 

@@ -14,12 +14,11 @@ from typing import TYPE_CHECKING
 import structlog
 
 from pigeonholed import beneath
-from pigeonholed.contents import holds, sha256_of
+from pigeonholed.contents import holds, is_same_content, sha256_of
 from pigeonholed.copying import Unfit
 from pigeonholed.finishing import explains
 from pigeonholed.images import Placement
 from pigeonholed.ledger import Hold
-from pigeonholed.originals import is_same_content
 from pigeonholed.paths import to_text
 from pigeonholed.placing import sidecar_of
 
