@@ -188,7 +188,7 @@ SMALL = {
     "hostile": [
         begin(kills=1, power_cuts=1),
         begin(power_cuts=1, drops=1, overwrites=1),
-        begin(kills=1, retries=1),
+        begin(kills=1, drops=1, retries=1),
     ],
 }
 """Seconds: each kind of fault, beside a kill or a power cut."""

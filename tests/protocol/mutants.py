@@ -282,6 +282,8 @@ _HOSTILE = [
      without(HOSTILE, model.sync_copy, model.sync_contents), _CUT),
     ("the copy's name is not synced before its source goes", without(HOSTILE, model.sync_copy_name), _CUT),
     ("the hold is not synced before `ingested`", without(HOSTILE, model.sync_holds), _CUT),
+    ("the file is claimed before its row is committed",
+     earlier(HOSTILE, "claim", model.take_in_hold, than=model.claim), _KILL),
     ("a source that came back is left where it is", without(HOSTILE, model.unlink_leftovers), _CUT),
     ("a copy whose original is not held is used", instead(HOSTILE, model.look_in_hold, look_in_hold), _CUT),
     ("what an earlier process had copied is trusted", instead(HOSTILE, model.discard_copy, discard_copy), _CUT),

@@ -14,6 +14,7 @@ import pytest
 from helpers import FakeClock, FakeLedger, make_arrival, make_tree, read_tree
 from pigeonholed import claiming
 from pigeonholed.claiming import Claimer, Feed
+from pigeonholed.contents import is_same_content
 from pigeonholed.copy_custody import Copying
 from pigeonholed.copying import Copier, Unfit
 from pigeonholed.disk import Disk
@@ -21,7 +22,7 @@ from pigeonholed.hold_folder import HOLD, HoldFolder
 from pigeonholed.ignoring import NameFilter
 from pigeonholed.images import Arrival, Fingerprint
 from pigeonholed.metrics import Metrics
-from pigeonholed.originals import Held, InPlace, copy_back, is_same_content
+from pigeonholed.originals import Held, InPlace, copy_back
 from pigeonholed.output import Output
 from pigeonholed.patience import Patience
 from pigeonholed.watching import Rules, Watch
