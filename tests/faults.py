@@ -50,7 +50,8 @@ class Fault:
         times: how many calls from there on; beyond them all is well again.
         code: name of the error.
         after: `kill` comes after the call, not before.
-        serving: calls count only from the moment on that a built service serves; what is built after it counts, too.
+        serving: calls count only while a built service serves.
+        rebuilding: with `serving`, and when that has failed, those of what is built after it, too.
     """
 
     what: str = "none"
@@ -60,6 +61,7 @@ class Fault:
     code: str = "EIO"
     after: bool = False
     serving: bool = False
+    rebuilding: bool = False
 
     def __str__(self) -> str:
         when = "after" if self.after else "before"
@@ -226,7 +228,10 @@ class Faults:
 
         def run(service: Service) -> None:
             faults._armed = True
-            originally(service)
+            try:
+                originally(service)
+            finally:
+                faults._armed = faults._fault.rebuilding or not faults._fault.serving
 
         Service.run = run  # type: ignore[method-assign]
 

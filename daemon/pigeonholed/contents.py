@@ -8,6 +8,8 @@ import hashlib
 import os
 import stat
 
+from pigeonholed.disk import is_there, require_gone
+
 _CHUNK_BYTES = 1 << 20
 _NOT_OURS = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
 """There is no file, or somebody's link in its place."""
@@ -45,10 +47,10 @@ def holds(path: str, size: int, sha256: str | None) -> bool:
     Raises:
         OSError: it is there and cannot be read: nobody knows.
     """
-    try:
-        status = os.lstat(path)
-    except (FileNotFoundError, NotADirectoryError):
+    if not is_there(path):
+        require_gone(path)
         return False
+    status = os.lstat(path)
     if status.st_size != size or not stat.S_ISREG(status.st_mode):
         return False
     return sha256 is None or sha256_of(path) == sha256

@@ -36,7 +36,6 @@ WAITED_FOR = frozenset(
 )
 """Faults of the machine that pass: the stage waits and tries again, and no file is blamed."""
 
-_ABSENT = frozenset({errno.ENOENT, errno.ENOTDIR})
 _AT_FDCWD = -100
 _RENAME_NOREPLACE = 1
 _NOT_HERE = frozenset({errno.EINVAL, errno.ENOSYS, errno.ENOTSUP})
@@ -170,11 +169,17 @@ def is_there(path: str) -> bool:
     """
     try:
         os.lstat(path)
-    except OSError as error:
-        if error.errno not in _ABSENT:
-            raise
+    except (FileNotFoundError, NotADirectoryError):
         return False
     return True
+
+
+def is_folder(path: str) -> bool:
+    """Whether it is a folder and no link to one; unlike `os.path.isdir`, this raises where a disk fails to answer."""
+    try:
+        return stat.S_ISDIR(os.lstat(path).st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
 
 
 def require_gone(path: str) -> None:
@@ -187,7 +192,7 @@ def require_gone(path: str) -> None:
     try:
         hidden = name in os.listdir(folder)
     except (FileNotFoundError, NotADirectoryError):
-        hidden = is_there(folder) and os.path.isdir(folder)
+        hidden = is_folder(folder) or is_there(path)
     if hidden:
         raise OSError(errno.ESTALE, "a file is there and cannot be found", path)
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from watchdog.events import FileSystemEvent
 
-    from pigeonholed.watching import Hints
+    from pigeonholed.hints import Hints
 
 log = structlog.get_logger()
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-import stat
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -21,7 +20,7 @@ import structlog
 
 from pigeonholed import beneath
 from pigeonholed.custody import Renaming
-from pigeonholed.disk import require_gone
+from pigeonholed.disk import is_folder, require_gone
 from pigeonholed.images import Classified, Placement, Rejected, Status, Withdrawn, mtime_ns_of
 from pigeonholed.ledger import Plan
 from pigeonholed.log_lines import escaped
@@ -240,7 +239,7 @@ class Finisher:
 
         def is_file(path: str) -> bool:
             full_path = os.path.join(output.root, path)
-            return os.path.lexists(full_path) and not _is_folder(full_path)
+            return os.path.lexists(full_path) and not is_folder(full_path)
 
         # Only now is it worth a look whether a folder on the way is somebody's file, or a link that leads away.
         clear = clear_of_files(flattened(wanted, _room_below(output)), plan.arrival.key, is_file)
@@ -304,7 +303,7 @@ class Finisher:
         """Make a class folder and what is above it, remembering whose entries must be made durable."""
         output.require()  # never make folders where a mount should be
         made = folder
-        while made != output.root and not _is_folder(made):
+        while made != output.root and not is_folder(made):
             made = os.path.dirname(made)
             self._folders.setdefault(output, set()).add(made)
         with beneath.folder(output.root, os.path.relpath(folder, output.root), make=True):
@@ -400,14 +399,6 @@ def _as_text(explanation: dict[str, object]) -> str:
     """JSON for people, without a character that a terminal would obey: the name in it is its dropper's."""
     text = json.dumps(explanation, indent=2, ensure_ascii=False)
     return "".join(c if c.isprintable() or c == "\n" else escaped(c) for c in text) + "\n"
-
-
-def _is_folder(path: str) -> bool:
-    """Whether it is a folder and no link to one; unlike `os.path.isdir`, this raises where a disk fails to answer."""
-    try:
-        return stat.S_ISDIR(os.lstat(path).st_mode)
-    except (FileNotFoundError, NotADirectoryError):
-        return False
 
 
 def explains(sidecar: str, key: str) -> bool:

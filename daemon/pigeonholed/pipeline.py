@@ -55,6 +55,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 _COMMANDS_END_WITHIN_S = 10.0
+_LONGEST_WAIT_S = 5.0  # between two looks whether a fault of the machine has passed
 _CLOCK_REALTIME_COARSE = 5  # of Linux, which Python's `time` does not name: what local file systems put on files
 
 
@@ -101,7 +102,7 @@ def build(
             metrics.retries_total.labels(stage).inc()
             statistics.trouble("stage_blocked", f"{stage}: {error.strerror}")
 
-        patience = Patience(stop, on_retry)
+        patience = Patience(stop, on_retry, longest_wait_s=_LONGEST_WAIT_S)
         crew = Crew(lambda: service.tear_down())  # noqa: PLW0108 (the service is made below)
         routes = {inbox.name: _route(inbox, outputs, lanes) for inbox in settings.inbox}
         batching = settings.batching

@@ -12,7 +12,6 @@ import heapq
 import math
 import os
 import stat
-import threading
 import time
 from collections import deque
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from pigeonholed.disk import is_written_to
 from pigeonholed.formats import end_is_missing
+from pigeonholed.hints import Hints
 from pigeonholed.images import ImageFile, mtime_ns_of
 from pigeonholed.metrics import Ineligible
 from pigeonholed.settling import Marks, Signature, Window
@@ -50,38 +50,6 @@ class Rules:
     incomplete_s: float
     rescan_s: float
     recursive: bool
-
-
-class Hints:
-    """Paths that an event spoke of. Filled by the watcher's thread, emptied by the claiming thread."""
-
-    _CAPACITY = 8192
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._paths: dict[str, None] = {}
-        self._lost = False
-
-    def add(self, path: str) -> None:
-        """Look at this path (relative to the inbox) soon."""
-        with self._lock:
-            if len(self._paths) < self._CAPACITY:
-                self._paths[path] = None
-            else:
-                self._lost = True
-
-    def overflow(self) -> None:
-        """Something happened somewhere: scan."""
-        with self._lock:
-            self._lost = True
-
-    def take(self) -> tuple[list[str], bool]:
-        """The paths since the last call, and whether some were lost."""
-        with self._lock:
-            paths, lost = list(self._paths), self._lost
-            self._paths.clear()
-            self._lost = False
-        return paths, lost
 
 
 class Watch:

@@ -18,7 +18,7 @@ from kernel import shortened_event_queue
 from pigeonholed import events, filesystems
 from pigeonholed.events import Events
 from pigeonholed.filesystems import gives_events
-from pigeonholed.watching import Hints
+from pigeonholed.hints import Hints
 from running import until
 
 _LONG_S = 10.0

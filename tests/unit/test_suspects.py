@@ -6,6 +6,7 @@ import errno
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -36,7 +37,8 @@ class Court:
 
     def examine(self, arrival: Arrival, decode: Decode) -> Decoded | Rejected:
         fingerprint = fingerprint_of(arrival, sha256=arrival.file.path)
-        picture = decode(arrival.file.path.encode(), fingerprint, DEMAND)
+        look = partial(decode, arrival.file.path.encode(), fingerprint, DEMAND)
+        picture = Patience(self.stop, first_wait_s=0.0).retry("decode", "read a claimed file", look)
         return Decoded(arrival, fingerprint, picture.pixels, picture.width, picture.height)
 
     def done(self, result: Any) -> None:

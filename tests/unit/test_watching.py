@@ -14,10 +14,11 @@ import pytest
 
 from helpers import FakeClock, chain_of_folders, make_tree, png
 from pigeonholed import watching
+from pigeonholed.hints import Hints
 from pigeonholed.ignoring import NameFilter
 from pigeonholed.metrics import Ineligible
 from pigeonholed.settling import Window
-from pigeonholed.watching import Hints, Rules, Watch
+from pigeonholed.watching import Rules, Watch
 
 WHOLE = png()
 CUT = png()[:-20]
