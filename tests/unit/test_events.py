@@ -187,7 +187,7 @@ def test_limit_on_watches_leaves_the_rest_to_rescans(tmp_path: Path, most: int, 
     """In a user namespace, which has a limit of its own."""
     make_tree(tmp_path, {"a": {"b": {}}})
     script = (
-        "import sys; from pigeonholed.events import Events; from pigeonholed.watching import Hints\n"
+        "import sys; from pigeonholed.events import Events; from pigeonholed.hints import Hints\n"
         "events = Events(lambda: None)\n"
         "print(events.watch(sys.argv[1], Hints(), recursive=True), events.alive())"
     )
