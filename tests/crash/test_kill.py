@@ -73,6 +73,8 @@ def _size(log: Path) -> int:
 def _is_ready(workspace: Workspace, log_size: int) -> bool:
     """Whether the daemon that was started when its log had that size has said so."""
     log = workspace.root / "daemon.log"
+    if not log.exists():
+        return False  # the first has not come so far
     with log.open("rb") as stream:
         stream.seek(log_size)
         return b'"service_ready"' in stream.read()
