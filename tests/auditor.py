@@ -344,7 +344,7 @@ def _is_variant(found: bytes, wanted: bytes) -> bool:
     if found == wanted:
         return True
     stem, dot, extension = wanted.rpartition(b".")
-    if not dot or not stem:
+    if not dot or not stem or len(extension) > 31:  # a name with a dot early in it has no extension
         stem, dot, extension = wanted, b"", b""
     if not found.endswith(dot + extension):
         return False

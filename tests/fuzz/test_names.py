@@ -240,21 +240,31 @@ def test_no_name_keeps_a_filter_busy(path: str, patterns: list[str]) -> None:
 
 
 def any_names(rng: random.Random) -> Iterator[bytes]:
-    """Paths of files, no two of which are in each other's way; some are twins by case or composition."""
-    taken: set[bytes] = set()
+    """Paths of files that can all lie in one inbox; some are twins by case or composition."""
+    files: set[bytes] = set()
+    folders: set[bytes] = set()
     while True:
-        depth = rng.choice((1, 1, 1, 2, 5))
-        parts = [rng.choice(RESERVED) if rng.random() < 0.3 else rng.randbytes(rng.choice((1, 2, 8, 60, 255)))
-                 for _ in range(depth)]  # fmt: skip
-        parts = [part.replace(b"/", b"_").replace(b"\0", b"\n")[:255] for part in parts]
-        parts[-1] = parts[-1][:240]
-        if any(part[:1] == b"." for part in parts) or NameFilter().ignores(os.fsdecode(b"/".join(parts))):
-            continue
-        parts = [b"d" + part[:254] for part in parts[:-1]] + [b"f" + parts[-1]]  # a folder is never a file
+        parts = [_any_name(rng) for _ in range(rng.choice((1, 1, 1, 2, 5)))]
         path = b"/".join(parts)
-        if path not in taken and not NameFilter().ignores(os.fsdecode(path)):
-            taken.add(path)
+        above = {b"/".join(parts[:depth]) for depth in range(1, len(parts))}
+        if (
+            path not in files
+            and path not in folders
+            and not above & files
+            and not NameFilter().ignores(os.fsdecode(path))
+        ):
+            files.add(path)
+            folders |= above
             yield path
+
+
+def _any_name(rng: random.Random) -> bytes:
+    """Never one that is hidden: the daemon leaves those where they are."""
+    while True:
+        raw = rng.choice(RESERVED) if rng.random() < 0.3 else rng.randbytes(rng.choice((1, 2, 8, 60, 255)))
+        name = raw.replace(b"/", b"_").replace(b"\0", b"\n")
+        if name[:1] != b".":
+            return name
 
 
 @soak

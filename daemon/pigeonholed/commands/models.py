@@ -56,6 +56,7 @@ def verify(ctx: click.Context, names: tuple[str, ...], folder: Path | None, conf
     """Check every version of the named models (default: all): checksums, layers, self-test. Exit 1 if one fails."""
     from pigeonholed.bundle import BundleError
     from pigeonholed.classifying import trial
+    from pigeonholed.config_errors import one_line
     from pigeonholed.errors import Misconfigured
 
     store = _store(folder, chosen_config(ctx, config))
@@ -68,13 +69,13 @@ def verify(ctx: click.Context, names: tuple[str, ...], folder: Path | None, conf
             store.open(name)  # what a service would serve
         except BundleError as error:
             failed = True
-            click.echo(f"{name}  FAILED  {error}")
+            click.echo(one_line(f"{name}  FAILED  {error}"))
         for version in versions:
             try:
                 passed = trial.hold(store.open(name, version))
             except BundleError as error:
                 failed = True
-                click.echo(f"{name} {version}  FAILED  {error}")
+                click.echo(one_line(f"{name} {version}  FAILED  {error}"))
             else:
                 click.echo(f"{name} {version}  ok  ({passed.runtime}, {passed.device})")
     if failed:
