@@ -128,6 +128,11 @@ def test_the_end_of_work_that_does_not_move_is_unknown(statistics: Statistics, c
     assert status_of(statistics, {Stage.DECODE: 1}).eta_s is None
 
 
+def test_files_in_flight_are_told(statistics: Statistics) -> None:
+    camera, phone = status_of(statistics, camera=InboxView(True, 0, True, None, in_flight=3)).inboxes
+    assert (camera.in_flight, phone.in_flight) == (3, 0)
+
+
 def test_the_end_is_unknown_while_more_may_be_waiting(statistics: Statistics, clock: FakeClock) -> None:
     file(statistics, 100)
     more = InboxView(True, 8192, False, 1.0)
