@@ -321,11 +321,16 @@ def picture(red: int, green: int, blue: int, seed: int, size: int = 16) -> bytes
     return data.tobytes()
 
 
-def drop_twenty(workspace: Workspace) -> None:
-    """Twenty files of all kinds: sorted, unsure, broken in three ways, empty; in sub-folders, too."""
+def drop_twenty(workspace: Workspace, folder: str = "") -> None:
+    """Twenty files of all kinds: sorted, unsure, broken in three ways, empty; in sub-folders, too.
+
+    Args:
+        workspace: whose inbox gets them, where it has none of their names yet.
+        folder: of the inbox, with its slash.
+    """
     colours = ((220, 60, 40), (40, 60, 220), (120, 60, 120))
     broken = {6: b"no picture", 13: b"\x89PNG\r\n\x1a\nbroken", 19: b""}
     for serial in range(20):
-        name = f"{('', 'a/', 'a/b/')[serial % 3]}{serial}.png"
+        name = f"{folder}{('', 'a/', 'a/b/')[serial % 3]}{serial}.png"
         data = broken.get(serial)
         workspace.drop(name, picture(*colours[serial % 3], serial) if data is None else data)

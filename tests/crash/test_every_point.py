@@ -82,8 +82,8 @@ def test_killed_at_calls_of_every_kind_nothing_is_lost_or_twice(
     for start in range(0, len(kills), _TOGETHER):
         workspace = mould.copy(tmp_path / str(start))
         together = kills[start : start + _TOGETHER]
-        for fault in together:
-            drop_twenty(workspace)
+        for number, fault in enumerate(together):
+            drop_twenty(workspace, f"{number}/")  # originals that stay keep their names
             killed += _killed(forker, workspace, fault)
         assert _judged(forker, workspace, together) == []
     print(f"{killed} kills at {len({fault.site for fault in kills})} kinds of calls")
