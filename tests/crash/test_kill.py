@@ -81,10 +81,11 @@ def _is_ready(workspace: Workspace, log_size: int) -> bool:
 
 
 def _drop_some(workspace: Workspace, moments: random.Random, number: int) -> int:
-    """A burst of files: names that clash, sub-folders, pictures that are none."""
+    """A burst of files: names that clash, unless their first owners stay; sub-folders, pictures that are none."""
     dropped = 0
+    names = 10**9 if workspace.variant.inbox_keeps else 60
     for serial in range(number, number + moments.randint(1, 12)):
-        name = f"{moments.choice(['', 'a/', 'a/b/'])}{moments.randrange(60)}.png"
+        name = f"{moments.choice(['', 'a/', 'a/b/'])}{moments.randrange(names)}.png"
         if serial % 10 == 9:
             data = moments.choice([b"no picture %d", b"\x89PNG\r\n\x1a\nbroken %d"]) % serial
         else:
