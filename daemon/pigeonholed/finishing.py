@@ -21,7 +21,7 @@ import structlog
 from pigeonholed import beneath
 from pigeonholed.custody import Renaming
 from pigeonholed.disk import is_folder, require_gone
-from pigeonholed.images import Classified, Placement, Rejected, Status, Withdrawn, mtime_ns_of
+from pigeonholed.images import Classified, Placement, Status, Withdrawn, mtime_ns_of
 from pigeonholed.ledger import Plan
 from pigeonholed.log_lines import escaped
 from pigeonholed.paths import to_text
@@ -172,11 +172,10 @@ class Finisher:
         taken = self._taken(delivery.output, placement, promised)
         destination = next(alternatives(wanted, outcome.arrival.key, taken))
         prediction, reason, detail = None, None, None
-        match outcome:
-            case Classified():
-                prediction, detail = outcome.prediction, _warning(outcome)
-            case Rejected():
-                reason, detail = outcome.reason, outcome.detail
+        if isinstance(outcome, Classified):
+            prediction, detail = outcome.prediction, _warning(outcome)
+        else:
+            reason, detail = outcome.reason, outcome.detail
         return Plan(
             outcome.arrival,
             outcome.fingerprint,

@@ -271,6 +271,27 @@ class TestResume:
         assert filed.read_bytes() == CONTENT
         assert len(desk.ledger.filed()) == 1
 
+    def test_return_to_an_inbox_that_is_away_is_judged_when_it_is_there(self, desk: Desk) -> None:
+        """It may hold a copy: called filed, the file would be there twice."""
+        filed = self._begun(desk)
+        desk.inbox.rmdir()
+        desk.returner().resume()
+        assert len(desk.ledger.returning()) == 1
+        assert filed.read_bytes() == CONTENT
+        desk.inbox.mkdir()
+        desk.returner().resume()
+        assert desk.ledger.returning() == []
+
+    def test_return_that_has_ended_though_its_inbox_is_not_configured_any_more(self, desk: Desk) -> None:
+        desk.returner()._end([])
+        desk.file(inbox="elsewhere")
+        counted: list[tuple[str, int]] = []
+        returner = desk.returner()
+        returner.on_return = lambda inbox, count: counted.append((inbox, count))
+        returner._end(desk.ledger.filed())
+        assert counted == [("elsewhere", 1)]
+        assert desk.ledger.filed() == []
+
     def test_return_to_an_inbox_that_is_not_configured_is_given_up(self, desk: Desk) -> None:
         """Its file is where it was filed."""
         filed = self._begun(desk, inbox="elsewhere")

@@ -520,6 +520,13 @@ class TestAway:
         files = desk.finish(make_classified(place_in_work(desk.output, b"A", f"{deep}/x.png")))
         assert files == {"cat/x.png": b"A"}
 
+    def test_plan_whose_output_is_deeper_now_is_made_anew(self, desk: Desk) -> None:
+        """Folder by folder its place could be reached, and by nobody who names it."""
+        arrival = desk.arrive(b"A", "x.png")
+        plan = Plan(arrival, make_classified(arrival).fingerprint, Placement.SORTED, "cat/" + "d" * 200 + "/x.png")
+        desk.finisher.resume([replace(plan, destination="cat/" + "/".join(["d" * 200] * 25) + "/x.png")])
+        assert desk.files() == {"cat/x.png": b"A"}
+
     def test_name_that_is_too_long_for_the_file_system_is_planned_anew(
         self, desk: Desk, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -553,6 +560,24 @@ class TestExplanations:
         before = os.listdir("/proc/self/fd")
         assert not explains(str(path), "k")
         assert os.listdir("/proc/self/fd") == before
+
+    @pytest.mark.parametrize("ours", [True, False])
+    def test_explanation_that_may_not_be_read_is_ours_if_its_owner_is(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ours: bool
+    ) -> None:
+        """What may be ours is waited for; a file of somebody else gives no answer however long one waits."""
+        (tmp_path / "x").write_bytes(b'{"arrival": "k"}')
+
+        def refuse(*_arguments: object) -> int:
+            raise PermissionError(errno.EACCES, "Permission denied")
+
+        monkeypatch.setattr(os, "open", refuse)
+        if ours:
+            with pytest.raises(PermissionError):
+                explains(str(tmp_path / "x"), "k")
+        else:
+            monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
+            assert not explains(str(tmp_path / "x"), "k")
 
     def test_disk_that_does_not_answer_is_no_answer(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """A sidecar of ours would be taken for somebody else's, and its file get another name."""

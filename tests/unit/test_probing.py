@@ -84,6 +84,7 @@ class TestProbed:
         assert not probed.copies
         assert not probed.knows("x")
         probed.forget()
+        probed.tidy()
         probed.close()
         inbox.mkdir()
         token = output.make_batch_folder()
@@ -102,6 +103,7 @@ class TestProbed:
         assert probed.has(arrival)
         assert probed.ingest([arrival], patience).taken == [arrival]
         probed.end(arrival.token)
+        probed.tidy()
         probed.forget()
         assert not probed.knows("x")
         assert Path(output.work_path(arrival)).read_bytes() == b"A"
@@ -132,3 +134,27 @@ class TestProbed:
         assert probed.has(arrival)
         assert HoldFolder.in_inbox(str(inbox), private=True).has(arrival)
         probed.end(arrival.token)
+
+
+@pytest.mark.parametrize("ours", [True, False])
+def test_hold_folder_that_somebody_else_has_closed_holds_nothing_of_ours(
+    inbox: Path, monkeypatch: pytest.MonkeyPatch, ours: bool
+) -> None:
+    """Our own that cannot be looked into is another matter: nobody knows what is in it."""
+    make_tree(inbox, {HOLD: {}})
+    hold = HoldFolder.in_inbox(str(inbox), private=False)
+    arrival = make_arrival("x", token="t")
+    lstat = os.lstat
+
+    def refuse(path: str) -> os.stat_result:
+        if path.endswith(".held"):
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        return lstat(path)
+
+    monkeypatch.setattr(os, "lstat", refuse)
+    if ours:
+        with pytest.raises(PermissionError):
+            hold.has(arrival)
+    else:
+        monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
+        assert not hold.has(arrival)
