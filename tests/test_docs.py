@@ -12,6 +12,7 @@ import pytest
 
 from pigeonholed.cli import cli as service_cli
 from pigeonholed.config import load_settings
+from pigeonholed.settings import InboxSettings, Tables
 from pigeonholed_training.cli import cli as training_cli
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -122,6 +123,30 @@ def test_every_configuration_that_ships_loads() -> None:
     assert "pigeonholed.toml" in [example.name for example in examples]
     for example in examples:
         load_settings(example, environ={})
+
+
+def told_keys() -> dict[str, dict[str, str]]:
+    """Of each table of the page about configuration: key to the default that is told."""
+    text = (ROOT / "docs/configure.md").read_text(encoding="utf-8")
+    sections = re.findall(r"^## `\[+(\w+)\]+`\n(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL)
+    return {name: dict(re.findall(r"^\| `(\w+)` \| (.*?) \|", table, re.MULTILINE)) for name, table in sections}
+
+
+def test_the_page_about_configuration_tells_every_key_with_its_default() -> None:
+    told = told_keys()
+    sections = {name: field for name, field in Tables.model_fields.items()}
+    assert told.keys() == sections.keys()
+    for name, field in sections.items():
+        keys = (InboxSettings if name == "inbox" else type(field.default)).model_fields
+        assert told[name].keys() == keys.keys(), name
+        for key, default in told[name].items():
+            if default == "required" or (name, key) == ("inbox", "name"):
+                assert keys[key].is_required(), f"{name}.{key}"
+                continue
+            table = {"name": "x", "path": "x", "output": "x", "model": "x"} if name == "inbox" else {}
+            said = tomllib.loads(f"{key} = {default.strip('`')}")
+            model = InboxSettings if name == "inbox" else type(field.default)
+            assert getattr(model(**table, **said), key) == getattr(model(**table), key), f"{name}.{key}: {default}"
 
 
 def test_the_lock_pins_every_dependency_exactly_and_names_no_index() -> None:
