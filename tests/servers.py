@@ -7,8 +7,8 @@ instead where a test needs no more than a database of its own.
 from __future__ import annotations
 
 import atexit
+import functools
 import importlib.util
-import itertools
 import os
 import pwd
 import secrets
@@ -46,18 +46,31 @@ class Server:
     """
 
     url: URL
-    _numbers: Iterator[int] = field(default_factory=itertools.count)
+    _made: list[str] = field(default_factory=list)
 
     def make(self, template: str | None = None) -> str:
         """Make a database, empty or a copy of another one that nobody is connected to; returns its address."""
-        name = f"pigeonholed_test_{os.getpid()}_{next(self._numbers)}_{secrets.token_hex(3)}"
+        name = f"pigeonholed_test_{os.getpid()}_{secrets.token_hex(4)}"
         like = "" if template is None else f" TEMPLATE {make_url(template).database}"
         self.execute(f"CREATE DATABASE {name}{like}")
-        return self.url.set(database=name).render_as_string(hide_password=False)
+        url = self.url.set(database=name).render_as_string(hide_password=False)
+        self._made.append(url)
+        return url
 
     def drop(self, url: str) -> None:
         """Remove a database, whoever is connected to it."""
+        self._made.remove(url)
         self.execute(f"DROP DATABASE {make_url(url).database} WITH (FORCE)")
+
+    def keep(self, url: str) -> str:
+        """Leave a database to the end of the session."""
+        self._made.remove(url)
+        return url
+
+    def drop_those_of_tests(self) -> None:
+        """Remove the databases that are left."""
+        for url in list(self._made):
+            self.drop(url)
 
     def execute(self, statement: str) -> None:
         with psycopg.connect(plain(self.url), autocommit=True) as connection:
@@ -96,7 +109,8 @@ class OwnServer(Server):
         secret = self.folder / "password"
         secret.write_text(_PASSWORD)
         secret.chmod(0o644)
-        self._run("initdb", "--auth=scram-sha-256", "--encoding=utf8", "--no-sync", "-U", "keeper", f"--pwfile={secret}")
+        asks = ("--auth=scram-sha-256", f"--pwfile={secret}")
+        self._run("initdb", *asks, "--encoding=utf8", "--no-sync", "-U", "keeper")
         fixed = (
             "listen_addresses = '127.0.0.1'",
             f"port = {self.port}",
@@ -158,7 +172,8 @@ def own_server(*settings: str) -> Iterator[OwnServer]:
         server.remove()
 
 
-def any_server() -> Server:
+@functools.cache
+def shared_server() -> Server:
     """The one named by PIGEONHOLED_TEST_POSTGRES, else one of our own that ends with this process."""
     named = os.environ.get("PIGEONHOLED_TEST_POSTGRES")
     return OwnServer.make_one() if named is None else Server(make_url(named).set(drivername="postgresql+psycopg"))

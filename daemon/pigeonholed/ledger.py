@@ -346,9 +346,7 @@ class Ledger:
         """The files that are passed over, or are about to be."""
         columns = tables.holds.c
         query = sa.select(tables.holds).where(columns.state.in_([HoldState.HELD.value, HoldState.RETURNING.value]))
-        return [
-            Hold(row.inbox, from_text(row.source_path), row.size_bytes, row.mtime_ns) for row in self._read(query)
-        ]
+        return [Hold(row.inbox, from_text(row.source_path), row.size_bytes, row.mtime_ns) for row in self._read(query)]
 
     def known_inboxes(self) -> set[str]:
         """The names of the inboxes that a daemon on this database has ever seen."""

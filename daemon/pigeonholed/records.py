@@ -98,7 +98,9 @@ def _open_database(
     database.wait_for(engine, stop, patience_s=None if waits else 0.0)
     database.prepare(engine, may_upgrade=may_upgrade)
     if not database.is_durable(engine):
-        log.warning("database_not_durable", because="the server runs with fsync = off", risk="a power cut loses results")
+        log.warning(
+            "database_not_durable", because="the server runs with fsync = off", risk="a power cut loses results"
+        )
     writer = Writer(engine, patience_s=None if serving else _PATIENCE_S, stop=stop)
     writer.start()
     stack.callback(writer.stop)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 # Two databases in one, in schemas of their own, have two locks.
 _KEY = "(CAST(1885955943 AS bigint) << 32) | CAST(CAST('identity' AS regclass) AS oid)::bigint"
-_TAKE = f"SELECT pg_try_advisory_lock({_KEY})"  # noqa: S608
+_TAKE = f"SELECT pg_try_advisory_lock({_KEY})"
 _HOLDERS = (
     "FROM pg_locks AS held LEFT JOIN pg_stat_activity AS holder ON holder.pid = held.pid "  # noqa: S608
     "WHERE held.locktype = 'advisory' AND held.granted AND held.objsubid = 1 "
@@ -83,9 +83,7 @@ class Tenure:
     def _end_our_own(self, connection: Connection) -> None:
         """End a connection that we lost and the server still holds for alive, perhaps in the middle of a commit."""
         connection.execute(
-            sa.text(
-                f"SELECT pg_terminate_backend(held.pid) {_HOLDERS} AND holder.application_name = :name"  # noqa: S608
-            ),
+            sa.text(f"SELECT pg_terminate_backend(held.pid) {_HOLDERS} AND holder.application_name = :name"),
             {"name": self.name},
         )
 
@@ -108,7 +106,7 @@ def _occupied(connection: Connection) -> str:
     holder = connection.execute(
         sa.text(
             "SELECT held.pid, coalesce(host(holder.client_addr), 'the same machine') AS place, "
-            f"to_char(holder.backend_start, 'YYYY-MM-DD HH24:MI:SS') AS since {_HOLDERS} LIMIT 1"  # noqa: S608
+            f"to_char(holder.backend_start, 'YYYY-MM-DD HH24:MI:SS') AS since {_HOLDERS} LIMIT 1"
         )
     ).one_or_none()
     who = "another process" if holder is None else f"a process on {holder.place} (connected since {holder.since} UTC)"
