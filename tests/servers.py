@@ -120,6 +120,9 @@ class OwnServer(Server):
             "fsync = off",  # the machine goes on when the server is killed
             "max_wal_size = 64MB",
             "autovacuum = off",
+            "full_page_writes = off",
+            "wal_level = minimal",
+            "max_wal_senders = 0",
         )
         with (self.folder / "data" / "postgresql.conf").open("a") as stream:
             stream.writelines(f"{line}\n" for line in (*fixed, *settings))

@@ -223,7 +223,7 @@ def is_durable(engine: Engine) -> bool:
         return True
     try:
         with engine.connect() as connection:
-            return connection.scalar(sa.text("SHOW fsync")) == "on"
+            return bool(connection.scalar(sa.text("SHOW fsync")) == "on")
     except sa.exc.DBAPIError as error:
         raise unavailable(engine, error) from error
 

@@ -127,7 +127,8 @@ class Ledger:
         self._writer = writer
         self._steps = Steps(engine.dialect)
         last = sa.select(sa.func.max(tables.images.c.id)).scalar_subquery()
-        ((self.identity, last_id),) = self._read(sa.select(tables.identity.c.id, last))
+        ((identity, last_id),) = self._read(sa.select(tables.identity.c.id, last))
+        self.identity = str(identity)
         self._last_id = int(last_id or 0)
 
     @property
@@ -356,7 +357,7 @@ class Ledger:
         """Record that an inbox exists."""
         self._writer.write([Change(self._steps.inbox, [{"name": name, "path": to_text(path)}])])
 
-    def _read(self, query: sa.Select[Any]) -> Sequence[sa.Row[Any]]:
+    def _read(self, query: sa.Select[Any]) -> Sequence[Any]:
         """Ask in a transaction of its own.
 
         Raises:

@@ -36,14 +36,14 @@ _OURS: Mapping[str, Any] = {
     "tcp_user_timeout": _UNANSWERED_MS,
     "application_name": "pigeonholed",
 }
-_OF_THE_SESSION: Mapping[str, str] = {
+_OF_THE_SESSION: Mapping[str, str | int] = {
     "TimeZone": "UTC",
     "client_encoding": "UTF8",
     "default_transaction_isolation": "read committed",
-    "tcp_keepalives_idle": str(_IDLE_S),
-    "tcp_keepalives_interval": str(_INTERVAL_S),
-    "tcp_keepalives_count": str(_COUNT),
-    "tcp_user_timeout": str(_UNANSWERED_MS),
+    "tcp_keepalives_idle": _IDLE_S,
+    "tcp_keepalives_interval": _INTERVAL_S,
+    "tcp_keepalives_count": _COUNT,
+    "tcp_user_timeout": _UNANSWERED_MS,
 }
 _PASSING = frozenset(
     {
@@ -87,7 +87,7 @@ def connect(url: URL, *, read_only: bool = False) -> Engine:
             settings["default_transaction_read_only"] = "on"
         connection.autocommit = True
         for name, value in settings.items():
-            connection.execute("SELECT set_config(%s, %s, false)", (name, value))
+            connection.execute("SELECT set_config(%s, %s, false)", (name, str(value)))
         # `remote_apply` waits for even more.
         connection.execute(
             "SELECT set_config('synchronous_commit', 'on', false) "
@@ -134,7 +134,7 @@ def dump(engine: Engine, draft: Path, file: Path) -> None:
     command = ["pg_dump", "--format=custom", "--no-password", f"--dbname={where}"]
     program = shutil.which(command[0])
     if program is None:
-        shown = shlex.join(command[:2] + [f"--file={file}", f"--dbname={redacted(where)}"])
+        shown = shlex.join([*command[:2], f"--file={file}", f"--dbname={redacted(where)}"])
         raise Missing(f"cannot write a backup to {file}: pg_dump is not installed here; where it is, run: {shown}")
     # Of the environment: anybody may read the arguments of a process.
     environment = os.environ | ({} if password is None else {"PGPASSWORD": str(password)})

@@ -38,7 +38,7 @@ class Occupied(DatabaseUnavailable):
 
 
 class Overtaken(DatabaseUnavailable):
-    """Another process has written to the database since, or it is another one: what is known of it is no longer true."""
+    """Another process has written to the database since, or it is another one: what we know is no longer true."""
 
 
 @dataclass(slots=True)

@@ -119,8 +119,8 @@ def _require_schema(engine: Engine) -> None:
     have, newest = database.current_revision(engine), database.newest_revision()
     if have != newest:
         raise Unavailable(
-            f"Cannot export: the database {database.shown_of(engine)} has schema {have or 'none'} and this pigeonholed needs {newest}; "
-            "run 'pigeonholed db upgrade'."
+            f"Cannot export: the database {database.shown_of(engine)} has schema {have or 'none'} "
+            f"and this pigeonholed needs {newest}; run 'pigeonholed db upgrade'."
         )
 
 
