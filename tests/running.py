@@ -27,7 +27,7 @@ from auditor import Dropped, audit
 from bundles import make_bundle
 from mounts import another_mount
 from records_of import ON_POSTGRES, NotThere, read
-from servers import plain, shared_server
+from servers import plain, programs, shared_server
 
 CONFIG = """
 [[inbox]]
@@ -311,7 +311,10 @@ class Running:
 
 def environment() -> dict[str, str]:
     """The environment without anything that would configure pigeonholed."""
-    return {name: value for name, value in os.environ.items() if not name.startswith("PIGEONHOLED")}
+    found = {name: value for name, value in os.environ.items() if not name.startswith("PIGEONHOLED")}
+    if ON_POSTGRES:
+        found["PATH"] = f"{programs()}:{found['PATH']}"  # pg_dump, as new as the server
+    return found
 
 
 def unprivileged() -> list[str]:

@@ -13,6 +13,7 @@ import os
 import pwd
 import secrets
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -133,6 +134,20 @@ class OwnServer(Server):
     def stop(self, how: str = "immediate") -> None:
         """`immediate` is a crash: connections are cut off, and the next start recovers."""
         self._run("pg_ctl", "-w", "-t", "60", "-m", how, "stop")
+
+    @contextmanager
+    def standing_still(self) -> Iterator[None]:
+        """All its processes are stopped, as if its disk hung; connections stay."""
+        postmaster = int((self.folder / "data" / "postmaster.pid").read_text().split()[0])
+        children = Path(f"/proc/{postmaster}/task/{postmaster}/children").read_text().split()
+        processes = [postmaster, *map(int, children)]
+        for process in processes:
+            os.kill(process, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for process in processes:
+                os.kill(process, signal.SIGCONT)
 
     def remove(self) -> None:
         """Stop it, if it runs, and remove everything."""
