@@ -2,8 +2,8 @@
 """An independent auditor: is the disk what the database says, and is all there that was dropped?
 
 It shares no code with the program on purpose, and reads only the outside that the contract names (sections 3, 4
-and 7): the files that were dropped, the inbox and output folders, and the SQLite database. Run it at rest: nothing may
-be in flight.
+and 7): the files that were dropped, the inbox and output folders, and the database. Run it at rest: nothing may be in
+flight.
 
     python tests/auditor.py --manifest dropped.csv --inbox inbox --output sorted --database pigeonholed.db
 
@@ -25,7 +25,7 @@ import sys
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 COLUMNS = {
@@ -83,7 +83,7 @@ def audit(
         dropped: every file that was dropped and had to be filed.
         inboxes: the folders of the inboxes that share the output.
         output: the output folder.
-        database: the SQLite file.
+        database: the SQLite file, or `postgresql://…`.
         names: only rows of these inboxes count, where others have another output; None for all.
         inbox_keeps: `action = copy`: the dropped files are also still in the inbox, unchanged.
         stays: paths (relative to their inbox) that are to be left in an inbox: excluded, no regular file, unreadable.
@@ -150,6 +150,8 @@ def escape(path: bytes) -> str:
 
 
 def _read_database(file: str) -> dict[str, list[Row]]:
+    if file.startswith("postgresql://"):
+        return _read_server(file)
     if not os.path.isfile(file):
         raise ValueError(f"there is no file {file!r}")
     path = os.path.abspath(file).replace("%", "%25").replace("?", "%3f").replace("#", "%23")
@@ -161,6 +163,27 @@ def _read_database(file: str) -> dict[str, list[Row]]:
         return {table: _read_table(connection, table, columns.split()) for table, columns in COLUMNS.items()}
     finally:
         connection.close()
+
+
+def _read_server(url: str) -> dict[str, list[Row]]:
+    """The same of Postgres, as SQLite would say it: times as text in UTC, JSON as text."""
+    import psycopg  # for files of SQLite, nobody needs it
+
+    def said(value: Any) -> Any:
+        if isinstance(value, datetime):
+            return value.astimezone(UTC).replace(tzinfo=None).isoformat(" ")
+        return json.dumps(value) if isinstance(value, list) else value
+
+    try:
+        with psycopg.connect(url) as connection:
+            tables = {}
+            for table, columns in COLUMNS.items():
+                names = columns.split()
+                rows = connection.execute(f"SELECT {', '.join(names)} FROM {table}")  # type: ignore[call-overload]
+                tables[table] = [dict(zip(names, map(said, row), strict=True)) for row in rows]
+            return tables
+    except psycopg.Error as error:
+        raise ValueError(" ".join(str(error).split())) from error
 
 
 def _read_table(connection: sqlite3.Connection, table: str, columns: list[str]) -> list[Row]:
@@ -607,7 +630,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--manifest", required=True, help="CSV with path, sha256 and optionally truth, inbox")
     parser.add_argument("--inbox", required=True, action="append", help="inbox folder; may be repeated")
     parser.add_argument("--output", required=True, help="output folder")
-    parser.add_argument("--database", required=True, help="SQLite file")
+    parser.add_argument("--database", required=True, help="SQLite file, or postgresql://...")
     parser.add_argument("--name", action="append", help="only rows of this inbox count; may be repeated")
     parser.add_argument("--inbox-keeps", action="store_true", help="action = copy: the files are also in the inbox")
     parser.add_argument("--stays", action="append", default=[], help="path that is to be left in the inbox")

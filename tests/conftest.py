@@ -17,6 +17,8 @@ from pigeonholed.ledger import Ledger
 from pigeonholed.output import Output
 from pigeonholed.patience import Patience
 from pigeonholed.writer import Writer
+from records_of import ON_POSTGRES
+from servers import Server, shared_server
 
 
 @pytest.fixture(scope="session")
@@ -29,17 +31,61 @@ def migrated_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return file
 
 
-@pytest.fixture(params=["sqlite"])
-def empty_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """The address of a database without tables, once for each kind that is served; Postgres joins here."""
-    return f"sqlite:///{tmp_path / 'empty.db'}"
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Under `make test-postgres`, leave out what is about SQLite's file; pytest says how many."""
+    if ON_POSTGRES:
+        left_out = [item for item in items if item.get_closest_marker("sqlite")]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
 
 
-@pytest.fixture(params=["sqlite"])
-def migrated_url(request: pytest.FixtureRequest, tmp_path: Path, migrated_file: Path) -> str:
-    """The address of a database of the newest schema, once for each kind that is served; Postgres joins here."""
-    shutil.copy(migrated_file, tmp_path / "pigeonholed.db")
-    return f"sqlite:///{tmp_path / 'pigeonholed.db'}"
+@pytest.fixture(scope="module", autouse=True)
+def _tidy() -> Iterator[None]:
+    """Remove the databases that the tests of a module have made on a server."""
+    yield
+    if shared_server.cache_info().currsize:
+        shared_server().drop_those_of_tests()
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Server:
+    """A Postgres server, one for each process of pytest; it starts when the first test asks for it."""
+    return shared_server()
+
+
+@pytest.fixture(scope="session")
+def migrated_template(postgres: Server) -> str:
+    """The address of a Postgres database of the newest schema, to be copied."""
+    url = postgres.keep(postgres.make())
+    engine = database.connect(url)
+    database.upgrade(engine)
+    engine.dispose()
+    return url
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def empty_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """The address of a database without tables, once for each kind that is served."""
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path / 'empty.db'}"
+        return
+    server: Server = request.getfixturevalue("postgres")
+    url = server.make()
+    yield url
+    server.drop(url)
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def migrated_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """The address of a database of the newest schema, once for each kind that is served."""
+    if request.param == "sqlite":
+        shutil.copy(request.getfixturevalue("migrated_file"), tmp_path / "pigeonholed.db")
+        yield f"sqlite:///{tmp_path / 'pigeonholed.db'}"
+        return
+    server: Server = request.getfixturevalue("postgres")
+    url = server.make(request.getfixturevalue("migrated_template"))
+    yield url
+    server.drop(url)
 
 
 @pytest.fixture
@@ -55,6 +101,7 @@ def writer(db: Engine) -> Iterator[Writer]:
     """A started writer."""
     writer = Writer(db, patience_s=5.0)
     writer.start()
+    writer.begin()
     yield writer
     writer.stop()
 

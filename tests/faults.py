@@ -17,12 +17,12 @@ import os
 import re
 import shlex
 import signal
-import sqlite3
 import sys
 import threading
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 CHANGES = (
@@ -210,7 +210,8 @@ class Faults:
         def commit(dialect: Any, connection: Any) -> None:
             name = "commit " + "+".join(dict.fromkeys(faults._said()))
             faults._said().clear()
-            faults._pass(name, True, lambda: originally(dialect, connection), _refuse)
+            refuse = partial(_refuse, dialect.loaded_dbapi.OperationalError)
+            faults._pass(name, True, lambda: originally(dialect, connection), refuse)
 
         DefaultDialect.do_commit = commit  # type: ignore[method-assign]
 
@@ -240,9 +241,9 @@ def _raise(code: int) -> None:
     raise OSError(code, os.strerror(code))
 
 
-def _refuse(code: int) -> None:
+def _refuse(kind: type[Exception], code: int) -> None:
     full = code in {errno.ENOSPC, errno.EDQUOT}
-    raise sqlite3.OperationalError("database or disk is full" if full else "disk I/O error")
+    raise kind("database or disk is full" if full else "disk I/O error")
 
 
 def _summary(statement: str) -> str | None:

@@ -114,12 +114,14 @@ def main() -> None:
     """Import everything, then serve stdin."""
     import alembic.command
     import openvino
+    import psycopg
+    import sqlalchemy.dialects.postgresql.psycopg
     import sqlalchemy.dialects.sqlite
 
     import pigeonholed.commands.run
     import pigeonholed.pipeline
 
-    assert all((alembic.command, openvino, sqlalchemy.dialects.sqlite, pigeonholed.pipeline))
+    assert all((alembic.command, openvino, psycopg, sqlalchemy.dialects, pigeonholed.pipeline))
     for line in sys.stdin:
         request = json.loads(line)
         if "start" in request:

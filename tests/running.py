@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import signal
-import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -15,7 +14,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,8 @@ import pytest
 from auditor import Dropped, audit
 from bundles import make_bundle
 from mounts import another_mount
+from records_of import ON_POSTGRES, NotThere, read
+from servers import plain, programs, shared_server
 
 CONFIG = """
 [[inbox]]
@@ -83,12 +84,16 @@ VARIANTS = (RENAMING, HOSTILE, OTHER_MOUNT, KEEPING)
 
 @dataclass
 class Workspace:
-    """A working folder with a tiny model, and a record of all that was dropped into its inbox."""
+    """A working folder with a tiny model, and a record of all that was dropped into its inbox.
+
+    `url` is the address of its database where that is on a server.
+    """
 
     root: Path
     dropped: list[Dropped] = field(default_factory=list)
     variant: Variant = RENAMING
     mount: Path | None = None
+    url: str | None = None
 
     @classmethod
     def make(
@@ -101,13 +106,19 @@ class Workspace:
         more: str = "",
         variant: Variant = RENAMING,
         mount: Path | None = None,
+        url: str | None = None,
     ) -> Workspace:
-        """A new one; its inbox is on `mount` where that is given."""
+        """A new one; its inbox is on `mount` where that is given, its database is SQLite's where `url` is not.
+
+        Under `make test-postgres` each has a database on a server.
+        """
+        url = shared_server().make() if url is None and ON_POSTGRES else url
         (root / "inbox").mkdir(parents=True)
         make_bundle(root / "staging", publish_into=root / "models")
         text = CONFIG.format(settle_s=settle_s, incomplete_s=incomplete_s, listen=listen, inbox=variant.inbox)
-        (root / "pigeonholed.toml").write_text(text + more)
-        workspace = cls(root, variant=variant, mount=mount)
+        database = "" if url is None else f'[database]\nurl = "{url}"\n'
+        (root / "pigeonholed.toml").write_text(text + database + more)
+        workspace = cls(root, variant=variant, mount=mount, url=url)
         if mount is not None:
             workspace.inbox.rmdir()
             workspace._link_inbox(mount)
@@ -120,6 +131,9 @@ class Workspace:
         if self.mount is not None:
             workspace.inbox.unlink()
             workspace._link_inbox(self.mount)
+        if self.url is not None:
+            workspace.url = shared_server().make(self.url)
+            workspace.config.write_text(workspace.config.read_text().replace(self.url, workspace.url))
         return workspace
 
     def _link_inbox(self, mount: Path) -> None:
@@ -140,8 +154,9 @@ class Workspace:
         return self.root / "sorted"
 
     @property
-    def database(self) -> Path:
-        return self.root / "pigeonholed.db"
+    def database(self) -> Any:
+        """A `records_of.Database`; tests that know it to be a file are marked `sqlite`."""
+        return self.root / "pigeonholed.db" if self.url is None else plain(self.url)
 
     def drop(self, path: str, data: bytes, *, durable: bool = False) -> bool:
         """Put a file into the inbox under a name that is free, complete from the first moment; False if it is taken.
@@ -222,20 +237,17 @@ class Workspace:
     def filed(self) -> int:
         """How many results the database holds; none before it has its tables."""
         try:
-            with closing(sqlite3.connect(f"file:{self.database}?mode=ro", uri=True)) as connection:
-                (number,) = connection.execute("SELECT count(*) FROM images WHERE status = 'filed'").fetchone()
-        except sqlite3.OperationalError:
+            return len(self.rows("SELECT id FROM images WHERE status = 'filed'"))
+        except NotThere:
             return 0
-        assert isinstance(number, int)
-        return number
 
     def statuses(self) -> list[str]:
         """The status of each row."""
-        connection = sqlite3.connect(f"file:{self.database}?mode=ro", uri=True)
-        try:
-            return [str(status) for (status,) in connection.execute("SELECT status FROM images ORDER BY id")]
-        finally:
-            connection.close()
+        return [str(row["status"]) for row in self.rows("SELECT status FROM images ORDER BY id")]
+
+    def rows(self, query: str = "SELECT * FROM images ORDER BY id") -> list[dict[str, Any]]:
+        """What a query gives; `records_of.NotThere` before there are tables."""
+        return read(self.database, query)
 
     def audit(self) -> list[str]:
         """What the independent auditor finds."""
@@ -299,7 +311,10 @@ class Running:
 
 def environment() -> dict[str, str]:
     """The environment without anything that would configure pigeonholed."""
-    return {name: value for name, value in os.environ.items() if not name.startswith("PIGEONHOLED")}
+    found = {name: value for name, value in os.environ.items() if not name.startswith("PIGEONHOLED")}
+    if ON_POSTGRES:
+        found["PATH"] = f"{programs()}:{found['PATH']}"  # pg_dump, as new as the server
+    return found
 
 
 def unprivileged() -> list[str]:

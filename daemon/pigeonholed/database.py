@@ -15,7 +15,8 @@ import structlog
 from sqlalchemy import event
 from sqlalchemy.engine import make_url
 
-from pigeonholed import tables
+from pigeonholed import postgres, tables
+from pigeonholed.database_url import redacted
 from pigeonholed.durable import sync
 from pigeonholed.errors import Unavailable
 from pigeonholed.resources import shipped_folder
@@ -34,6 +35,10 @@ class DatabaseUnavailable(Unavailable):
     """The database cannot be reached or opened; the message says which and why, without a password."""
 
 
+class DatabaseAway(DatabaseUnavailable):
+    """A server that does not serve now, and may again by itself: a service waits for it."""
+
+
 class SchemaMismatch(Unavailable):
     """The schema is not the one this program works with; the message says what to do."""
 
@@ -44,10 +49,13 @@ def connect(url: str, *, read_only: bool = False) -> Engine:
     SQLite gets write-ahead logging with `synchronous=FULL`: under NORMAL a power cut may roll back commits that
     moves of files already rest upon. Read-only engines cannot checkpoint, so that one process does (SQLite's
     WAL-reset fault before 3.51.3 needs two).
+
+    Raises:
+        Missing: the driver of a server is not installed.
     """
     parsed = make_url(url)
     if parsed.get_backend_name() != "sqlite":
-        return sa.create_engine(parsed, pool_pre_ping=True, hide_parameters=True)
+        return postgres.connect(parsed, read_only=read_only)
     if read_only:
         parsed = parsed.set(database=f"file:{quote(str(parsed.database))}", query={"mode": "ro", "uri": "true"})
     engine = sa.create_engine(parsed, connect_args={"timeout": 5.0, "check_same_thread": False}, hide_parameters=True)
@@ -116,9 +124,8 @@ def wait_for(engine: Engine, stop: threading.Event, *, patience_s: float | None)
                 connection.execute(sa.text("SELECT 1"))
         except sa.exc.DBAPIError as error:
             fault = unavailable(engine, error)
-            passes = isinstance(error, sa.exc.OperationalError)
             impatient = patience_s is not None and time.monotonic() - started_s >= patience_s
-            if impatient or not passes or stop.wait(wait_s):
+            if impatient or not postgres.passes(error) or stop.wait(wait_s):
                 raise fault from error
             log.warning("database_awaited", error=str(fault))
             wait_s = min(wait_s * 2, 5.0)
@@ -127,22 +134,21 @@ def wait_for(engine: Engine, stop: threading.Event, *, patience_s: float | None)
 
 
 def backup(engine: Engine, file: Path) -> int:
-    """Copy an SQLite database to a new file while it is in use; returns its size in bytes.
+    """Copy a database to a new file while it is in use; returns its size in bytes.
 
     Raises:
-        DatabaseUnavailable: the database is a server's, or the copy could not be made; then nothing is left of it.
+        Unavailable: the copy could not be made, or the program for it is missing; then nothing is left of it.
     """
-    if engine.dialect.name != "sqlite":
-        raise DatabaseUnavailable(
-            f"'db backup' copies SQLite databases; use the server's own tool for {engine.url.host}"
-        )
     draft = file.with_name(f".{file.name}.{secrets.token_hex(4)}.tmp")
     try:
         if file.exists():
             raise DatabaseUnavailable(f"cannot write a backup to {file}: there is a file of that name")
-        with engine.connect() as connection:
-            # On the bare connection, outside a transaction: VACUUM INTO reads a snapshot of its own.
-            connection.connection.cursor().execute("VACUUM INTO ?", (str(draft),))
+        if engine.dialect.name == "sqlite":
+            with engine.connect() as connection:
+                # On the bare connection, outside a transaction: VACUUM INTO reads a snapshot of its own.
+                connection.connection.cursor().execute("VACUUM INTO ?", (str(draft),))
+        else:
+            postgres.dump(engine, draft, file)
         sync(draft)
         os.link(draft, file)
         sync(file.parent)
@@ -157,15 +163,20 @@ def shown_of(engine: Engine) -> str:
     """The database as a user knows it: the file of SQLite, else the address without its password."""
     name = engine.url.database or ""
     if engine.dialect.name != "sqlite":
-        return engine.url.render_as_string(hide_password=True)
+        return redacted(engine.url.render_as_string(hide_password=True))
     return unquote(name.removeprefix("file:")) if name.startswith("file:") else name
 
 
 def unavailable(engine: Engine, error: sa.exc.DBAPIError) -> DatabaseUnavailable:
     """Say in one sentence that the database cannot be used."""
-    shown = shown_of(engine)
-    cause = str(error.orig).strip().replace("\n", " ")
-    return DatabaseUnavailable(f"cannot use the database {shown}: {cause}")
+    cause = redacted(" ".join(str(error.orig).split()))
+    kind = DatabaseAway if is_away(error) else DatabaseUnavailable
+    return kind(f"cannot use the database {shown_of(engine)}: {cause}")
+
+
+def is_away(error: sa.exc.DBAPIError) -> bool:
+    """Whether an error says that a server does not serve now."""
+    return type(error.orig).__module__.partition(".")[0] == "psycopg" and postgres.passes(error)
 
 
 def upgrade(engine: Engine) -> str:
@@ -180,6 +191,8 @@ def upgrade(engine: Engine) -> str:
     check_not_newer(engine)
     try:
         with engine.begin() as connection:
+            if engine.dialect.name == "postgresql":
+                postgres.lock_for_migration(connection)
             command.upgrade(_alembic(connection), "head")
             if connection.scalar(sa.select(sa.func.count()).select_from(tables.identity)) == 0:
                 connection.execute(tables.identity.insert().values(id=secrets.token_hex(16)))
@@ -192,9 +205,27 @@ def identity_of(engine: Engine) -> str | None:
     """Who this database is; None for one without a schema."""
     if current_revision(engine) is None:
         return None
-    with engine.connect() as connection:
-        identity: str | None = connection.scalar(sa.select(tables.identity.c.id))
-        return identity
+    try:
+        with engine.connect() as connection:
+            identity: str | None = connection.scalar(sa.select(tables.identity.c.id))
+            return identity
+    except sa.exc.DBAPIError as error:
+        raise unavailable(engine, error) from error
+
+
+def is_durable(engine: Engine) -> bool:
+    """Whether the database syncs what it commits; a server may have been told not to.
+
+    Raises:
+        DatabaseUnavailable: it cannot be reached.
+    """
+    if engine.dialect.name == "sqlite":
+        return True
+    try:
+        with engine.connect() as connection:
+            return bool(connection.scalar(sa.text("SHOW fsync")) == "on")
+    except sa.exc.DBAPIError as error:
+        raise unavailable(engine, error) from error
 
 
 def check_not_newer(engine: Engine) -> None:

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from pigeonholed import tables
-from pigeonholed.database import unavailable
+from pigeonholed.database import DatabaseUnavailable, unavailable
 from pigeonholed.images import Arrival, Fingerprint, ImageFile, Placement, Prediction, Reason, Status
 from pigeonholed.paths import from_text, to_text
+from pigeonholed.postgres import passes
 from pigeonholed.settling import Signature
 from pigeonholed.steps import HoldState, Steps
 from pigeonholed.writer import Change, Writer
@@ -125,9 +126,10 @@ class Ledger:
         self._engine = engine
         self._writer = writer
         self._steps = Steps(engine.dialect)
-        with engine.connect() as connection:
-            self.identity = str(connection.scalar(sa.select(tables.identity.c.id)))
-            self._last_id = int(connection.scalar(sa.select(sa.func.max(tables.images.c.id))) or 0)
+        last = sa.select(sa.func.max(tables.images.c.id)).scalar_subquery()
+        ((identity, last_id),) = self._read(sa.select(tables.identity.c.id, last))
+        self.identity = str(identity)
+        self._last_id = int(last_id or 0)
 
     @property
     def reachable(self) -> bool:
@@ -192,13 +194,12 @@ class Ledger:
         found: dict[str, Copied] = {}
         columns = tables.copied.c
         try:
-            with self._engine.connect() as connection:
-                for start in range(0, len(paths), _MANY):
-                    texts = [to_text(path) for path in paths[start : start + _MANY]]
-                    query = sa.select(tables.copied).where(columns.inbox == inbox, columns.source_path.in_(texts))
-                    found |= {from_text(row.source_path): _copied(row) for row in connection.execute(query)}
-        except sa.exc.OperationalError as error:
-            raise TimeoutError(errno.ETIMEDOUT, str(unavailable(self._engine, error))) from error
+            for start in range(0, len(paths), _MANY):
+                texts = [to_text(path) for path in paths[start : start + _MANY]]
+                query = sa.select(tables.copied).where(columns.inbox == inbox, columns.source_path.in_(texts))
+                found |= {from_text(row.source_path): _copied(row) for row in self._read(query)}
+        except DatabaseUnavailable as away:
+            raise TimeoutError(errno.ETIMEDOUT, str(away)) from away
         return found
 
     def remember(self, inbox: str, copied: Sequence[tuple[str, Copied]]) -> None:
@@ -231,8 +232,7 @@ class Ledger:
     def poisons(self) -> set[str]:
         """The hashes of all pictures that were ever judged to be poison, also of those that were put back since."""
         query = sa.select(tables.images.c.sha256).where(tables.IS_POISON)
-        with self._engine.connect() as connection:
-            return {sha256 for sha256 in connection.scalars(query) if sha256 is not None}
+        return {sha256 for (sha256,) in self._read(query) if sha256 is not None}
 
     def close(self, arrivals: Sequence[Arrival], status: Status, detail: str) -> None:
         """End arrivals that leave no result: `vanished`, or `lost`."""
@@ -255,10 +255,10 @@ class Ledger:
         """Whether the model version of this digest was loaded for this database before; False where none answers."""
         query = sa.select(sa.exists().where(tables.models.c.digest == digest))
         try:
-            with self._engine.connect() as connection:
-                return bool(connection.scalar(query))
-        except sa.exc.DBAPIError:
+            ((served,),) = self._read(query)
+        except (DatabaseUnavailable, sa.exc.DBAPIError):
             return False
+        return bool(served)
 
     def in_flight(self, seen_s: float) -> list[InFlight]:
         """What earlier processes left unfinished, oldest first."""
@@ -268,16 +268,14 @@ class Ledger:
             .where(columns.status.in_([Status.CLAIMED.value, Status.INGESTED.value, Status.PLANNED.value]))
             .order_by(columns.id)
         )
-        with self._engine.connect() as connection:
-            return [_in_flight(row, seen_s) for row in connection.execute(query)]
+        return [_in_flight(row, seen_s) for row in self._read(query)]
 
     def arrivals(self, ids: Sequence[int]) -> list[tuple[Arrival, Status]]:
         """Arrivals by their ids, and how far they have come; those that nobody knows are left out."""
         found: list[tuple[Arrival, Status]] = []
-        with self._engine.connect() as connection:
-            for start in range(0, len(ids), _MANY):
-                query = sa.select(tables.images).where(tables.images.c.id.in_(ids[start : start + _MANY]))
-                found += [(_arrival(row, 0.0), Status(row.status)) for row in connection.execute(query)]
+        for start in range(0, len(ids), _MANY):
+            query = sa.select(tables.images).where(tables.images.c.id.in_(ids[start : start + _MANY]))
+            found += [(_arrival(row, 0.0), Status(row.status)) for row in self._read(query)]
         return found
 
     def filed(
@@ -301,8 +299,7 @@ class Ledger:
             query = query.where(columns.filed_at >= since)
         if last is not None:
             query = query.limit(last)
-        with self._engine.connect() as connection:
-            return [_filed(row) for row in connection.execute(query)]
+        return [_filed(row) for row in self._read(query)]
 
     def begin_return(self, files: Sequence[Filed], *, hold: bool) -> None:
         """Record that files are about to be put back."""
@@ -344,27 +341,36 @@ class Ledger:
             .join(tables.holds, columns.image_id == tables.images.c.id)
             .where(columns.state.in_([HoldState.RETURNING.value, HoldState.RETRYING.value]))
         )
-        with self._engine.connect() as connection:
-            return [_filed(row) for row in connection.execute(query)]
+        return [_filed(row) for row in self._read(query)]
 
     def holds(self) -> list[Hold]:
         """The files that are passed over, or are about to be."""
         columns = tables.holds.c
         query = sa.select(tables.holds).where(columns.state.in_([HoldState.HELD.value, HoldState.RETURNING.value]))
-        with self._engine.connect() as connection:
-            return [
-                Hold(row.inbox, from_text(row.source_path), row.size_bytes, row.mtime_ns)
-                for row in connection.execute(query)
-            ]
+        return [Hold(row.inbox, from_text(row.source_path), row.size_bytes, row.mtime_ns) for row in self._read(query)]
 
     def known_inboxes(self) -> set[str]:
         """The names of the inboxes that a daemon on this database has ever seen."""
-        with self._engine.connect() as connection:
-            return set(connection.scalars(sa.select(tables.inboxes.c.name)))
+        return {name for (name,) in self._read(sa.select(tables.inboxes.c.name))}
 
     def remember_inbox(self, name: str, path: str) -> None:
         """Record that an inbox exists."""
         self._writer.write([Change(self._steps.inbox, [{"name": name, "path": to_text(path)}])])
+
+    def _read(self, query: sa.Select[Any]) -> Sequence[Any]:
+        """Ask in a transaction of its own.
+
+        Raises:
+            DatabaseUnavailable: the database is away.
+            sqlalchemy.exc.DBAPIError: it has failed for good.
+        """
+        try:
+            with self._engine.connect() as connection:
+                return connection.execute(query).all()
+        except sa.exc.DBAPIError as error:
+            if passes(error):
+                raise unavailable(self._engine, error) from error
+            raise
 
     def _filed(self, arrivals: Sequence[Arrival], now: datetime) -> list[Change]:
         rows = [{"b_id": arrival.id, "b_token": arrival.token, "b_filed_at": now} for arrival in arrivals]

@@ -207,8 +207,6 @@ def _lock_state(settings: Settings, stack: ExitStack) -> None:
 
 def _check_supported(settings: Settings) -> None:
     """Refuse what the contract knows and this version does not do yet, rather than do something else."""
-    if settings.database.file is None:
-        raise Misconfigured("a Postgres database is not built yet in this version; use sqlite:///FILE")
     if settings.engine.kind != "local":
         raise Misconfigured('engine.kind = "ray" is not built yet in this version; use "local"')
     for inbox in settings.inbox:

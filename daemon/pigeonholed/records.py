@@ -97,9 +97,14 @@ def _open_database(
     waits = serving and settings.database.file is None
     database.wait_for(engine, stop, patience_s=None if waits else 0.0)
     database.prepare(engine, may_upgrade=may_upgrade)
+    if not database.is_durable(engine):
+        log.warning(
+            "database_not_durable", because="the server runs with fsync = off", risk="a power cut loses results"
+        )
     writer = Writer(engine, patience_s=None if serving else _PATIENCE_S, stop=stop)
     writer.start()
     stack.callback(writer.stop)
+    writer.begin()  # before the ledger looks for the last id: nobody else gives out any from now on
     return engine, Ledger(engine, writer)
 
 

@@ -22,6 +22,7 @@ import structlog
 
 from pigeonholed import systemd
 from pigeonholed.bundle import BundleError
+from pigeonholed.database import DatabaseAway, is_away
 from pigeonholed.errors import Spent, Unavailable, UserError
 from pigeonholed.metrics import Metrics
 from pigeonholed.paths import to_text
@@ -64,8 +65,10 @@ class Supervisor:
         self._served: Service | None = None
         self._pause_s = self._FIRST_PAUSE_S
 
-    def run(self, settings: Settings) -> Service:
+    def run(self, settings: Settings) -> Service | None:
         """Serve until TERM or INT, or with `once` until all is done; returns the last service for what it counted.
+
+        None where it was told to end while its first still waited for a database.
 
         Raises:
             UserError: it cannot start.
@@ -85,6 +88,8 @@ class Supervisor:
                 service = self._outlast(error)
             except (OSError, sa.exc.DBAPIError) as error:
                 service = self._outlast(_fault_of_the_machine(error))
+            if service is None and self._ending and self._served is None:
+                return None
             if service is None:
                 continue
             if self._next is None or self._ending:
@@ -120,15 +125,16 @@ class Supervisor:
         return service
 
     def _outlast(self, error: UserError | BundleError) -> Service | None:
-        """Wait before the next try of a service that has served.
+        """Wait before the next try of a service that has served, or that a server's database keeps waiting.
 
         Returns:
-            The last service, where it is told to end; else None.
+            The last service, where it is told to end; None where it goes on, or there was none.
 
         Raises:
             UserError, BundleError: `error`, where it has never served or no next try would help.
         """
-        if self._once or self._served is None or (isinstance(error, Spent) and not self._ending):
+        waits = self._served is not None or isinstance(error, DatabaseAway)
+        if self._once or not waits or (isinstance(error, Spent) and not self._ending):
             raise error
         if not self._ending:
             log.error("service_failed", error=str(error), again_in_s=self._pause_s)
@@ -179,6 +185,7 @@ class Supervisor:
 def _fault_of_the_machine(error: OSError | sa.exc.DBAPIError) -> Unavailable:
     """Say in one sentence what failed."""
     if isinstance(error, sa.exc.DBAPIError):
-        return Unavailable(f"the database failed: {error.orig}; no file is lost by it")
+        kind = DatabaseAway if is_away(error) else Unavailable
+        return kind(f"the database failed: {error.orig}; no file is lost by it")
     where = f" at {to_text(error.filename)}" if isinstance(error.filename, str) else ""
     return Unavailable(f"the system failed{where}: {error.strerror or error}; no file is lost by it")

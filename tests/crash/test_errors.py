@@ -11,10 +11,9 @@ from __future__ import annotations
 
 import os
 import signal
-import sqlite3
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, suppress
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -177,8 +176,7 @@ def test_error_of_every_call_while_files_are_put_back_is_survived_without_help(
 
 
 def _count(workspace: Workspace, what: str) -> int:
-    with closing(sqlite3.connect(f"file:{workspace.database}?mode=ro", uri=True)) as connection:
-        return int(connection.execute(f"SELECT count(*) FROM {what}").fetchone()[0])
+    return int(workspace.rows(f"SELECT count(*) AS number FROM {what}")[0]["number"])
 
 
 def _released(socket: Path) -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import sqlite3
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -37,14 +36,6 @@ class Ward(Workspace):
         for number in range(count):
             assert self.drop(f"{prefix}{number}.png", picture(220, 60, 40, seed + number))
 
-    def rows(self) -> list[dict[str, Any]]:
-        connection = sqlite3.connect(f"file:{self.database}?mode=ro", uri=True)
-        connection.row_factory = sqlite3.Row
-        try:
-            return [dict(row) for row in connection.execute("SELECT * FROM images ORDER BY id")]
-        finally:
-            connection.close()
-
     def row(self, path: str, status: str = "filed") -> dict[str, Any]:
         (row,) = [row for row in self.rows() if row["source_path"] == path and row["status"] == status]
         return row
@@ -58,13 +49,7 @@ class Ward(Workspace):
         return audit(self.dropped, [self.inbox], self.output, self.database, poison=[path.encode() for path in poison])
 
     def filed_or_dead(self, running: Running, count: int) -> Callable[[], bool]:
-        return lambda: running.process.poll() is not None or (self.database.exists() and self._filed() >= count)
-
-    def _filed(self) -> int:
-        try:
-            return self.filed()
-        except sqlite3.OperationalError:
-            return 0  # its tables are still being made
+        return lambda: running.process.poll() is not None or self.filed() >= count
 
     def restart_until_filed(self, count: int) -> list[int]:
         """What a service manager does; the exit codes of the daemons that ended by themselves."""

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import sqlite3
 import threading
 from pathlib import Path
 
 import pytest
 
+from records_of import change
 from running import Workspace, picture, until
 
 
@@ -55,10 +55,7 @@ def test_output_that_goes_away_under_load_and_comes_back_loses_nothing(workspace
 def test_files_in_flight_are_not_called_lost_when_the_output_is_empty_at_start(workspace: Workspace) -> None:
     workspace.drop("a.png", picture(220, 60, 40, 1))
     assert workspace.run("run", "--once").returncode == 0
-    connection = sqlite3.connect(workspace.database)
-    connection.execute("UPDATE images SET status = 'planned', destination = 'cat/elsewhere.png'")
-    connection.commit()
-    connection.close()
+    change(workspace.database, "UPDATE images SET status = 'planned', destination = 'cat/elsewhere.png'")
     workspace.output.rename(workspace.root / "away")
     refused = workspace.run("run", "--once")
     assert refused.returncode == 69

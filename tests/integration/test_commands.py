@@ -32,6 +32,7 @@ from auditor import Dropped, audit
 from bundles import publish_tiny
 from pigeonholed.classifying import find_gpu
 from pigeonholed.cli import cli
+from records_of import NotThere
 from running import Running, Workspace, environment, picture, unprivileged, until
 
 CONFIG = """
@@ -98,16 +99,14 @@ def snapshot(root: Path, passes_over: str = r"(?!)") -> dict[str, object]:
 
 def rows(workspace: Workspace) -> dict[str, dict[str, Any]]:
     """The rows of `images` by source path; of several the last."""
-    with closing(sqlite3.connect(f"file:{workspace.database}?mode=ro", uri=True)) as connection:
-        connection.row_factory = sqlite3.Row
-        return {row["source_path"]: dict(row) for row in connection.execute("SELECT * FROM images ORDER BY id")}
+    return {row["source_path"]: row for row in workspace.rows()}
 
 
 def filed(workspace: Workspace) -> int:
     """How many rows are filed; 0 before there is a table."""
     try:
         return sum(row["status"] == "filed" for row in rows(workspace).values())
-    except sqlite3.OperationalError:
+    except NotThere:
         return 0
 
 
@@ -834,9 +833,7 @@ def test_template_thresholds_top_k_include_and_exclude_are_those_of_the_inbox(to
     assert (red["outcome"], pale["outcome"], red["model"], red["model_version"]) == ("sorted", "unsure", "colours", 1)
     assert found["slow.tiff"]["model"] == "tiny"
     for row, kept in [(red, 1), (found["blue.png"], 2)]:
-        with closing(sqlite3.connect(tour.workspace.database)) as connection:
-            query = "SELECT count(*) FROM predictions WHERE image_id = ?"
-            assert connection.execute(query, [row["id"]]).fetchone() == (kept,)
+        assert len(tour.workspace.rows(f"SELECT rank FROM predictions WHERE image_id = {row['id']}")) == kept
     left = sorted(
         str(path.relative_to(tour.workspace.root / "scans")) for path in (tour.workspace.root / "scans").rglob("*")
     )
@@ -845,9 +842,8 @@ def test_template_thresholds_top_k_include_and_exclude_are_those_of_the_inbox(to
 
 def test_file_that_is_written_slowly_is_taken_once_and_whole(tour: Tour) -> None:
     assert tour.slow_seen == []
-    with closing(sqlite3.connect(tour.workspace.database)) as connection:
-        found = connection.execute("SELECT status, destination FROM images WHERE inbox = 'slow'").fetchall()
-    assert found == [("filed", "cat/slow.tiff")]
+    found = tour.workspace.rows("SELECT status, destination FROM images WHERE inbox = 'slow'")
+    assert found == [{"status": "filed", "destination": "cat/slow.tiff"}]
     assert (tour.workspace.output / "cat/slow.tiff").read_bytes() == SLOW
 
 

@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 import socket
-import sqlite3
 import subprocess
 from contextlib import closing
 
@@ -143,13 +142,12 @@ def test_a_sidecar_is_printable_and_tells_the_name_that_reads_back(site: Workspa
 
 @pytest.mark.usefixtures("shown")
 def test_the_rows_tell_every_name_as_valid_text_that_reads_back(site: Workspace) -> None:
-    with closing(sqlite3.connect(f"file:{site.database}?mode=ro", uri=True)) as connection:
-        connection.text_factory = bytes
-        rows = connection.execute("SELECT source_path, destination FROM images WHERE status = 'filed'").fetchall()
-    sources = {_bytes_of(source.decode()) for source, _ in rows}
+    found = site.rows("SELECT source_path, destination FROM images WHERE status = 'filed'")
+    rows = [(row["source_path"], row["destination"]) for row in found]
+    sources = {_bytes_of(source) for source, _ in rows}
     assert sources == {*NAMES, *(below + name for below in (b"text/", b"again/") for name in NAMES)}
     for _, destination in rows:
-        assert os.path.isfile(os.path.join(os.fsencode(site.output), _bytes_of(destination.decode())))
+        assert os.path.isfile(os.path.join(os.fsencode(site.output), _bytes_of(destination)))
 
 
 @pytest.mark.usefixtures("shown")

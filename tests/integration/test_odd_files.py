@@ -6,11 +6,10 @@ import hashlib
 import os
 import re
 import shutil
-import sqlite3
 import stat
 import subprocess
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,10 +38,8 @@ class Odd:
 
     def rows(self) -> dict[str, dict[str, object]]:
         """The results by source path."""
-        with closing(sqlite3.connect(f"file:{self.workspace.database}?mode=ro", uri=True)) as connection:
-            connection.row_factory = sqlite3.Row
-            rows = connection.execute("SELECT * FROM images WHERE status = 'filed'").fetchall()
-        return {row["source_path"]: dict(row) for row in rows}
+        rows = self.workspace.rows("SELECT * FROM images WHERE status = 'filed'")
+        return {row["source_path"]: row for row in rows}
 
     def ineligible(self, reason: str) -> float:
         found = re.search(rf'ineligible_files{{inbox="camera",reason="{reason}"}} (\S+)', self.metrics)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import sqlite3
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,11 +21,7 @@ def workspace(tmp_path: Path) -> Workspace:
 
 
 def rows(workspace: Workspace, query: str) -> list[tuple[object, ...]]:
-    connection = sqlite3.connect(f"file:{workspace.database}?mode=ro", uri=True)
-    try:
-        return connection.execute(query).fetchall()
-    finally:
-        connection.close()
+    return [tuple(row.values()) for row in workspace.rows(query)]
 
 
 def count(workspace: Workspace, status: str) -> int:

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 import pytest
 import sqlalchemy as sa
 from sqlalchemy.dialects import sqlite
+from sqlalchemy.dialects.postgresql import psycopg
 from sqlalchemy.engine import Engine
 
 from pigeonholed import tables
@@ -17,11 +18,14 @@ from pigeonholed.database import DatabaseUnavailable
 from pigeonholed.statements import Prepared
 from pigeonholed.writer import Change, Stopped, Writer
 
-_INSERT = Prepared.compile(tables.inboxes.insert(), sqlite.dialect(), ("name", "path"))
+_INSERTS = {
+    dialect.name: Prepared.compile(tables.inboxes.insert(), dialect, ("name", "path"))
+    for dialect in (sqlite.dialect(), psycopg.dialect())
+}
 
 
-def _change(*names: str) -> Change:
-    return Change(_INSERT, [{"name": name, "path": "/"} for name in names])
+def _change(db: Engine, *names: str) -> Change:
+    return Change(_INSERTS[db.dialect.name], [{"name": name, "path": "/"} for name in names])
 
 
 def _names(db: Engine) -> set[str]:
@@ -69,13 +73,13 @@ def _started(db: Engine, patience_s: float | None = None, stop: threading.Event 
 
 
 def test_change_is_there_when_write_returns(db: Engine, writer: Writer) -> None:
-    writer.write([_change("a", "b")])
+    writer.write([_change(db, "a", "b")])
     assert _names(db) == {"a", "b"}
 
 
 def test_changes_without_rows_cost_no_transaction(db: Engine, writer: Writer) -> None:
     commits = _Commits(db)
-    writer.write([Change(_INSERT, [])])
+    writer.write([Change(_INSERTS[db.dialect.name], [])])
     writer.write([])
     assert commits.begun == 0
 
@@ -83,9 +87,9 @@ def test_changes_without_rows_cost_no_transaction(db: Engine, writer: Writer) ->
 def test_what_is_handed_over_during_a_commit_shares_the_next_one(db: Engine, writer: Writer) -> None:
     commits = _Commits(db)
     commits.gate.clear()
-    first = _in_thread(lambda: writer.write([_change("first")]))
+    first = _in_thread(lambda: writer.write([_change(db, "first")]))
     assert commits.entered.wait(10)
-    others = [_in_thread(lambda name=name: writer.write([_change(name)])) for name in "abcdef"]  # type: ignore[misc]
+    others = [_in_thread(lambda name=name: writer.write([_change(db, name)])) for name in "abcdef"]  # type: ignore[misc]
     while writer._requests.qsize() < 6:
         threading.Event().wait(0.001)
     commits.gate.set()
@@ -97,15 +101,15 @@ def test_what_is_handed_over_during_a_commit_shares_the_next_one(db: Engine, wri
 
 def test_several_changes_of_a_request_are_one_transaction(db: Engine, writer: Writer) -> None:
     with pytest.raises(sa.exc.IntegrityError):
-        writer.write([_change("a"), _change("b", "b")])
+        writer.write([_change(db, "a"), _change(db, "b", "b")])
     assert _names(db) == set()
 
 
 def test_refused_change_is_raised_and_the_writer_goes_on(db: Engine, writer: Writer) -> None:
-    writer.write([_change("a")])
+    writer.write([_change(db, "a")])
     with pytest.raises(sa.exc.IntegrityError):
-        writer.write([_change("a")])
-    writer.write([_change("b")])
+        writer.write([_change(db, "a")])
+    writer.write([_change(db, "b")])
     assert _names(db) == {"a", "b"}
     assert writer.reachable
 
@@ -132,7 +136,7 @@ def test_database_that_is_away_is_waited_for_and_nothing_is_lost_or_doubled(db: 
             fail()
 
         commits.fail = watched
-        writer.write([_change("a")])
+        writer.write([_change(db, "a")])
         assert seen[0] is True
         assert seen[1:] == [False] * 5
         assert writer.reachable
@@ -144,7 +148,7 @@ def test_patience_that_ends_is_reported_in_one_sentence_without_a_password(db: E
     commits.fail = _away(10**9)
     with _started(db, patience_s=0.01) as writer:
         with pytest.raises(DatabaseUnavailable, match=r"cannot use the database .*disk is full"):
-            writer.write([_change("a")])
+            writer.write([_change(db, "a")])
         assert not writer.reachable
 
 
@@ -156,7 +160,7 @@ def test_told_to_end_while_the_database_is_away_it_stops_after_the_time_of_grace
     with _started(db, stop=stop) as writer:
         writer._GRACE_S = 0.01
         with pytest.raises(Stopped):
-            writer.write([_change("a")])
+            writer.write([_change(db, "a")])
 
 
 def test_stop_finishes_what_was_handed_over(db: Engine) -> None:
@@ -164,9 +168,9 @@ def test_stop_finishes_what_was_handed_over(db: Engine) -> None:
     commits.gate.clear()
     writer = Writer(db)
     writer.start()
-    threads = [_in_thread(lambda: writer.write([_change("a")]))]
+    threads = [_in_thread(lambda: writer.write([_change(db, "a")]))]
     assert commits.entered.wait(10)
-    threads.append(_in_thread(lambda: writer.write([_change("b")])))
+    threads.append(_in_thread(lambda: writer.write([_change(db, "b")])))
     while writer._requests.qsize() < 1:
         threading.Event().wait(0.001)
     ending = _in_thread(writer.stop)
@@ -178,12 +182,12 @@ def test_stop_finishes_what_was_handed_over(db: Engine) -> None:
 
 
 def test_reader_sees_whole_transactions_while_the_writer_writes(db: Engine, writer: Writer) -> None:
-    writer.write([_change(*(f"n{number}" for number in range(50)))])
+    writer.write([_change(db, *(f"n{number}" for number in range(50)))])
     counts = set()
 
     def write() -> None:
         for number in range(20):
-            writer.write([_change(f"{number}a", f"{number}b")])
+            writer.write([_change(db, f"{number}a", f"{number}b")])
 
     thread = _in_thread(write)
     while thread.is_alive():
@@ -193,7 +197,7 @@ def test_reader_sees_whole_transactions_while_the_writer_writes(db: Engine, writ
 
 def test_writer_that_has_ended_says_so_rather_than_let_anybody_wait(db: Engine) -> None:
     with _started(db) as writer:
-        writer.write([_change("a")])
+        writer.write([_change(db, "a")])
     with pytest.raises(Stopped):
-        writer.write([_change("b")])
+        writer.write([_change(db, "b")])
     assert _names(db) == {"a"}

@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -48,6 +47,8 @@ from pigeonholed.settings import (
     Settings,
     StateSettings,
 )
+from records_of import ON_POSTGRES, Database, read
+from servers import plain, shared_server
 
 _LONG_S = 20.0
 
@@ -87,6 +88,11 @@ class Place:
     decode_workers: int = 2
     max_wait_s: float = 0.05
     max_decode_s: float = 60.0
+    url: str | None = field(default_factory=lambda: shared_server().make() if ON_POSTGRES else None)
+
+    @property
+    def database(self) -> Database:
+        return self.root / "pigeonholed.db" if self.url is None else plain(self.url)
 
     def settings(self, **more: Any) -> Settings:
         chosen: dict[str, dict[str, Any]] = {
@@ -96,7 +102,7 @@ class Place:
         return Settings(
             **{
                 "state": StateSettings(dir=self.root),
-                "database": DatabaseSettings(url=f"sqlite:///{self.root / 'pigeonholed.db'}"),
+                "database": DatabaseSettings(url=self.url or f"sqlite:///{self.root / 'pigeonholed.db'}"),
                 "models": ModelsSettings(dir=self.root / "models"),
                 "control": ControlSettings(socket=self.root / "s"),
                 "inbox": tuple(InboxSettings(name=name, **given) for name, given in chosen.items()),
@@ -151,12 +157,7 @@ class Place:
             raise failure[0]
 
     def rows(self) -> list[dict[str, Any]]:
-        connection = sqlite3.connect(self.root / "pigeonholed.db")
-        connection.row_factory = sqlite3.Row
-        try:
-            return [dict(row) for row in connection.execute("SELECT * FROM images ORDER BY id")]
-        finally:
-            connection.close()
+        return read(self.database, "SELECT * FROM images ORDER BY id")
 
     def statuses(self) -> Counts:
         counts: Counts = {}
@@ -172,7 +173,7 @@ class Place:
             dropped,
             [self.root / name for name in self.inboxes],
             self.root / "sorted",
-            self.root / "pigeonholed.db",
+            self.database,
             **more,
         )
         assert not findings, lines(findings)
@@ -809,7 +810,10 @@ def test_second_daemon_on_the_same_state_is_refused_naming_the_first(place: Plac
 
 def test_output_of_another_database_is_refused(place: Place) -> None:
     place.run_once()
-    (place.root / "pigeonholed.db").unlink()
+    if place.url is None:
+        (place.root / "pigeonholed.db").unlink()
+    else:
+        place.url = shared_server().make()
     with pytest.raises(Misconfigured, match="belongs to another database"):
         place.run_once()
 

@@ -6,11 +6,10 @@ The suite switches 60 times; PIGEONHOLED_TEST_SOAK=1 (`make soak`) 500 times, an
 
 from __future__ import annotations
 
-import sqlite3
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
@@ -119,8 +118,8 @@ def workspace(tmp_path: Path) -> Workspace:
 
 def answers(workspace: Workspace) -> dict[int, str]:
     """What each version said; fails where one said two things."""
-    with closing(sqlite3.connect(f"file:{workspace.database}?mode=ro", uri=True)) as connection:
-        rows = connection.execute("SELECT DISTINCT model_version, label FROM images").fetchall()
+    found = workspace.rows("SELECT DISTINCT model_version, label FROM images")
+    rows = [(row["model_version"], row["label"]) for row in found]
     assert len(dict(rows)) == len(rows), rows
     return dict(rows)
 

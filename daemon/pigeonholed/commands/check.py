@@ -123,18 +123,19 @@ def _database(settings: Settings) -> str:
     from pigeonholed.records import check_place
 
     file = settings.database.file
-    shown = file if file is not None else "the server"
     if file is not None:
         if file.parent != settings.state.dir or file.parent.exists():  # that one is made at the start
             check_place(file)
         if not file.exists():
             return f"{file} will be made"
     engine = database.connect(settings.database.url, read_only=True)
+    shown = database.shown_of(engine)
     database.check_not_newer(engine)
     have, newest = database.current_revision(engine), database.newest_revision()
+    risk = "" if database.is_durable(engine) else "; it runs with fsync = off: a power cut loses results"
     if have == newest:
-        return f"{shown} answers, schema {have}"
-    return f"{shown} answers; its schema {have or 'none'} will be upgraded to {newest}"
+        return f"{shown} answers, schema {have}{risk}"
+    return f"{shown} answers; its schema {have or 'none'} will be upgraded to {newest}{risk}"
 
 
 def _inbox(settings: Settings, inbox: InboxSettings) -> str:

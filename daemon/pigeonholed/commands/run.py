@@ -61,6 +61,8 @@ def command(
         _rehearse(settings, as_json=as_json)
         return
     service = Supervisor(load, once=once, may_upgrade=not no_upgrade).run(settings)
+    if service is None:
+        return
     left = service.left() if once else []
     if once:
         click.echo(f"{service.reporter.filed} files filed" + _shares(service), err=True)

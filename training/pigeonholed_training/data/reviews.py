@@ -94,17 +94,17 @@ def opened(settings: Settings) -> Iterator[Engine]:
     """The database of a configuration, for reading alone: no lock is taken, and the daemon may go on.
 
     Raises:
-        Misconfigured: it is of a kind that is not served yet.
         Unavailable: there is none yet, it cannot be read, or is of another version; within the block too.
     """
     file = settings.database.file
-    if file is None:
-        raise Misconfigured("Cannot export: a Postgres database is not built yet in this version; use sqlite:///FILE.")
-    if not file.exists():
+    if file is not None and not file.exists():
         raise Unavailable(f"Cannot export: there is no database {file} yet; 'pigeonholed run' makes it and sorts.")
-    engine = database.connect(settings.database.url, read_only=True)
     try:
-        _require_schema(engine, str(file))
+        engine = database.connect(settings.database.url, read_only=True)
+    except UserError as fault:
+        raise Unavailable(f"Cannot export: {fault}.") from fault
+    try:
+        _require_schema(engine)
         yield engine
     except sa.exc.DBAPIError as fault:
         raise Unavailable(f"Cannot export: {database.unavailable(engine, fault)}.") from fault
@@ -114,13 +114,13 @@ def opened(settings: Settings) -> Iterator[Engine]:
         engine.dispose()
 
 
-def _require_schema(engine: Engine, file: str) -> None:
+def _require_schema(engine: Engine) -> None:
     database.check_not_newer(engine)
     have, newest = database.current_revision(engine), database.newest_revision()
     if have != newest:
         raise Unavailable(
-            f"Cannot export: the database {file} has schema {have or 'none'} and this pigeonholed needs {newest}; "
-            "run 'pigeonholed db upgrade'."
+            f"Cannot export: the database {database.shown_of(engine)} has schema {have or 'none'} "
+            f"and this pigeonholed needs {newest}; run 'pigeonholed db upgrade'."
         )
 
 

@@ -1,0 +1,116 @@
+"""The right to write to a database on a server: one process at a time, however many machines can reach it.
+
+Ids are given out by the process that writes, and rows lead from state to state as it says. Two such processes would
+take the same ids for different files.
+
+The right is a lock of the very connection that writes. Whoever loses that connection has lost the right with it, and
+can do no harm; nothing of an earlier connection can still be committed once a later one has the lock. SQLite needs
+none of this: it is on the machine whose state folder is locked already.
+"""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+
+from pigeonholed.database import DatabaseUnavailable, shown_of
+from pigeonholed.postgres import passes
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import Connection
+
+# Two databases in one, in schemas of their own, have two locks.
+_KEY = "(CAST(1885955943 AS bigint) << 32) | CAST(CAST('identity' AS regclass) AS oid)::bigint"
+_TAKE = f"SELECT pg_try_advisory_lock({_KEY})"
+_HOLDERS = (
+    "FROM pg_locks AS held LEFT JOIN pg_stat_activity AS holder ON holder.pid = held.pid "  # noqa: S608
+    "WHERE held.locktype = 'advisory' AND held.granted AND held.objsubid = 1 "
+    "AND held.database = (SELECT oid FROM pg_database WHERE datname = current_database()) "
+    f"AND (CAST(held.classid AS bigint) << 32) | CAST(held.objid AS bigint) = {_KEY}"
+)
+
+
+class Occupied(DatabaseUnavailable):
+    """Another process writes to the database; the message says which."""
+
+
+class Overtaken(DatabaseUnavailable):
+    """Another process has written to the database since, or it is another one: what we know is no longer true."""
+
+
+@dataclass(slots=True)
+class Tenure:
+    """The right of this process. Owned by the thread that writes.
+
+    Attributes:
+        name: of our connections, unlike any other process's.
+    """
+
+    name: str = field(default_factory=lambda: f"pigeonholed writer {secrets.token_hex(8)}")
+    _mark: tuple[Any, ...] | None = None
+
+    def take(self, connection: Connection) -> None:
+        """Take the right for a new connection, outside a transaction; it lasts as long as the connection.
+
+        Raises:
+            Occupied: somebody else has it.
+            Overtaken: somebody else has had it since we had it first.
+            sqlalchemy.exc.DBAPIError: the server failed.
+        """
+        if connection.dialect.name != "postgresql":
+            return
+        with connection.begin():
+            connection.execute(sa.select(sa.func.set_config("application_name", self.name, False)))
+            if not connection.scalar(sa.text(_TAKE)):
+                self._end_our_own(connection)
+                raise Occupied(_occupied(connection))
+        with connection.begin():
+            if self._mark is None:
+                # A new version of the row: its transaction is our mark, and stays until the next process does the same.
+                connection.execute(sa.text("UPDATE identity SET id = id"))
+        mark = _mark(connection)
+        if self._mark is None:
+            self._mark = mark
+        elif self._mark != mark:
+            raise Overtaken(
+                f"another process has written to the database {shown_of(connection.engine)} since, or it is an older "
+                "copy: beginning anew with what is in it"
+            )
+
+    def _end_our_own(self, connection: Connection) -> None:
+        """End a connection that we lost and the server still holds for alive, perhaps in the middle of a commit."""
+        connection.execute(
+            sa.text(f"SELECT pg_terminate_backend(held.pid) {_HOLDERS} AND holder.application_name = :name"),
+            {"name": self.name},
+        )
+
+
+def _mark(connection: Connection) -> tuple[Any, ...]:
+    """Who wrote last, and on which line of history: a standby that took over may lack our last commits."""
+    with connection.begin():
+        writer = connection.scalar(sa.text("SELECT CAST(xmin AS text) FROM identity"))
+    try:
+        with connection.begin():
+            line = connection.scalar(sa.text("SELECT left(pg_walfile_name(pg_current_wal_lsn()), 8)"))
+    except sa.exc.DBAPIError as error:
+        if passes(error):
+            raise
+        line = None  # some providers keep that to themselves
+    return writer, line
+
+
+def _occupied(connection: Connection) -> str:
+    holder = connection.execute(
+        sa.text(
+            "SELECT held.pid, coalesce(host(holder.client_addr), 'the same machine') AS place, "
+            f"to_char(holder.backend_start, 'YYYY-MM-DD HH24:MI:SS') AS since {_HOLDERS} LIMIT 1"
+        )
+    ).one_or_none()
+    who = "another process" if holder is None else f"a process on {holder.place} (connected since {holder.since} UTC)"
+    return (
+        f"{who} already writes to the database {shown_of(connection.engine)}; "
+        "stop it first, or give this one a database of its own"
+    )
