@@ -85,6 +85,12 @@ class Wanted:
     through: int | None = None
 
 
+class UnknownInbox(UserError):
+    """A request for what is not configured; exit code 2, as any wrong usage."""
+
+    exit_code = 2
+
+
 class Reclassifier:
     """Looks again at filed pictures. One thread, its own, calls the model, which stays loaded between two pages.
 
@@ -158,7 +164,7 @@ class Reclassifier:
     def _serve(self, wanted: Wanted) -> Served:
         """The model that is asked for; the one before goes first, so that there need not be room for two."""
         if wanted.inbox not in self._manners:
-            raise UserError(f"there is no inbox {wanted.inbox[:80]!a}; there are {', '.join(self._manners)}")
+            raise UnknownInbox(f"there is no inbox {wanted.inbox[:80]!a}; there are {', '.join(self._manners)}")
         name = wanted.model or self._manners[wanted.inbox].model
         version = wanted.version or self._models.store.current(name)
         served = self._served
@@ -229,7 +235,7 @@ class Reclassifier:
         place = partial(self._refiler.place, promised=set())
         for (candidate, picture), outcome in zip(decoded, outcomes, strict=True):
             if isinstance(outcome, Rejected):
-                left.append((candidate, f"it cannot be looked at: {outcome.reason}, {outcome.detail}"))
+                left.append((candidate, f"it cannot be looked at ({outcome.reason}): {outcome.detail}"))
             elif not is_as_it_was(candidate, delivery, picture.fingerprint):
                 left.append((candidate, CHANGED))
             else:

@@ -7,6 +7,7 @@ import sys
 from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,7 +50,7 @@ def command(
     as_json: bool,
     config: Path | None,
 ) -> None:
-    """Let a newer model look again at what is filed, and move what belongs elsewhere.
+    r"""Let a newer model look again at what is filed, and move what belongs elsewhere.
 
     Every picture that is filed as sorted or unsure gets the label, the confidence and the model of this look. Where the
     template gives it another place, it moves there; nothing is ever overwritten. What a person has reviewed stays as it
@@ -76,14 +77,20 @@ def command(
     asked = {key: value for key, value in asked.items() if value}
     inboxes = [one.name for one in settings.inbox] if inbox is None else [inbox]
     tally = Tally(dry_run)
-    with session(settings, _alone(settings), timeout_s=_PAGE_WITHIN_S) as answer, _progress() as (bar, console):
-        for name in inboxes:
-            for page in _pages(answer, {"inbox": name, **asked}, lambda done, name=name: bar(name, done)):
-                tally.add(page)
-                _tell_files(page["files"], console, as_json=as_json)
-    if not as_json:
+    broken_off = False
+    try:
+        with session(settings, _alone(settings), timeout_s=_PAGE_WITHIN_S) as answer, _progress() as (bar, console):
+            for name in inboxes:
+                for page in _pages(answer, {"inbox": name, **asked}, partial(bar, name)):
+                    tally.add(page)
+                    _tell_files(page["files"], console, as_json=as_json)
+    except KeyboardInterrupt:
+        broken_off = True
+    if not as_json and tally.looked:
         _show(tally)
-    if tally.results["left"]:
+    if broken_off:
+        click.echo("broken off: run it again, and it goes on with what is left", err=True)
+    if broken_off or tally.results["left"]:
         sys.exit(1)
 
 
@@ -121,6 +128,7 @@ class Tally:
         changes: how many went from one label, sorted or unsure, to another.
         reasons: why how many were left.
         looked: the models that looked.
+        newly: how many are `sorted`, or `unsure`, and were not before.
     """
 
     dry_run: bool
@@ -136,7 +144,7 @@ class Tally:
         for file in page["files"]:
             self.results[file["result"]] += 1
             if file["result"] == "left":
-                self.reasons[file["reason"]] += 1
+                self.reasons[file["reason"].partition(":")[0]] += 1  # without what is different for each
                 continue
             before = _shown(file["label_before"], file["outcome_before"])
             now = _shown(file["label"], file["outcome"])
@@ -185,9 +193,7 @@ def _show(tally: Tally) -> None:
         f"{results['unchanged']:,} unchanged, {results['left']:,} left"
     )
     if tally.newly:
-        console.print(
-            f"of these, {tally.newly['sorted']:,} are newly sorted and {tally.newly['unsure']:,} newly unsure"
-        )
+        console.print(f"newly sorted: {tally.newly['sorted']:,}; newly unsure: {tally.newly['unsure']:,}")
     for reason, count in tally.reasons.most_common():
         console.print(f"left, {count:,}: {reason}", markup=False, soft_wrap=True)
 
