@@ -285,7 +285,7 @@ class TestCandidates:
                 5: {"inbox": "another"},
             }.items():
                 connection.execute(sa.update(tables.images).where(tables.images.c.id == number).values(changed))
-        desk.ledger.begin_return([file for file in desk.ledger.filed(image=6)], hold=True)
+        desk.ledger.begin_return(desk.ledger.filed(image=6), hold=True)
         assert [one.arrival.id for one in desk.records.candidates(Choice("camera"), 0, 99, 9)[0]] == [1]
 
     def test_they_are_chosen_by_outcome_and_by_who_said_so(self, desk: Desk) -> None:
