@@ -19,6 +19,7 @@ _COMMANDS = {
     "classify": "classify",
     "rejected": "rejected",
     "undo": "undo",
+    "reclassify": "reclassify",
     "models": "models",
     "db": "db",
 }

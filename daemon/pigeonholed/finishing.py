@@ -168,7 +168,7 @@ class Finisher:
     def _plan(self, outcome: Outcome, promised: set[tuple[str, str]]) -> Plan:
         delivery = self._deliveries[outcome.arrival.file.inbox]
         placement = placement_of(outcome)
-        wanted = flattened(delivery.placer.destination(outcome), _room_below(delivery.output))
+        wanted = flattened(delivery.placer.destination(outcome), room_below(delivery.output))
         taken = self._taken(delivery.output, placement, promised)
         destination = next(alternatives(wanted, outcome.arrival.key, taken))
         prediction, reason, detail = None, None, None
@@ -241,14 +241,14 @@ class Finisher:
             return os.path.lexists(full_path) and not is_folder(full_path)
 
         # Only now is it worth a look whether a folder on the way is somebody's file, or a link that leads away.
-        clear = clear_of_files(flattened(wanted, _room_below(output)), plan.arrival.key, is_file)
+        clear = clear_of_files(flattened(wanted, room_below(output)), plan.arrival.key, is_file)
         taken = self._taken(output, plan.placement, {(output.root, wanted)})
         return replace(plan, destination=next(alternatives(clear, plan.arrival.key, taken)))
 
     def _moves(self, plan: Plan) -> bool:
         """Move one file; False when its name is too long, or taken, or that of a folder on the way. Safe to repeat."""
         output = self._deliveries[plan.arrival.file.inbox].output
-        if len(os.fsencode(plan.destination)) > _room_below(output) + _LONGEST_NUMBER:
+        if len(os.fsencode(plan.destination)) > room_below(output) + _LONGEST_NUMBER:
             return False  # folder by folder we would come there, and nobody else by its path
         try:
             return self._moves_to_its_name(plan)
@@ -372,7 +372,7 @@ def _warning(outcome: Classified) -> str | None:
     return f"the file has {names} names (hard links): through another it can still be changed" if names > 1 else None
 
 
-def _room_below(output: Output) -> int:
+def room_below(output: Output) -> int:
     """How many bytes a path below an output may have, so that its users can name what is there."""
     return _LONGEST_PATH - len(os.fsencode(output.root)) - 64  # for a number, a sidecar and the slashes
 

@@ -166,6 +166,7 @@ class Metrics:
         in_flight_oldest_age_seconds: gauge (inbox): age of the oldest of those, 0 when there is none.
         unaccounted_files: gauge (inbox): by how much the books of `accounts` do not balance. Stays 0.
         returned_files_total: counter (inbox): results that were put back into their inbox.
+        reclassified_images_total: counter (inbox, result): results that a newer model looked at; see `reexamining`.
         overwrites_refused_total: counter (inbox): moves whose name was taken meanwhile; another name was planned.
         orphans_found_total: counter: batch folders with files that no row explains; left alone. Stays 0.
         event_queue_overflows_total: counter: times that the kernel dropped file events; a scan makes up for them.
@@ -209,6 +210,7 @@ class Metrics:
         _touch(self.images_rejected_total, [inbox], Reason)
         _touch(self.ineligible_files, [inbox], Ineligible)
         _touch(self.reviews_total, [inbox], ("confirmed", "corrected"))
+        _touch(self.reclassified_images_total, [inbox], ("moved", "renewed", "unchanged", "left"))
         for metric in (
             self.queue_oldest_age_seconds,
             self.end_to_end_seconds,
@@ -331,6 +333,9 @@ class Metrics:
         )
         self.returned_files_total = self._counter(
             "returned_files_total", "Filed files that were put back into their inbox.", "inbox"
+        )
+        self.reclassified_images_total = self._counter(
+            "reclassified_images_total", "Filed pictures that a newer model looked at.", "inbox", "result"
         )
 
     def _make_faults(self) -> None:

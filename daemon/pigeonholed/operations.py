@@ -17,6 +17,7 @@ from pigeonholed import database
 from pigeonholed.errors import Unavailable, UserError
 from pigeonholed.images import Placement, Reason
 from pigeonholed.paths import to_text
+from pigeonholed.reclassifying import Wanted
 from pigeonholed.records import open_records
 from pigeonholed.writer import Stopped
 
@@ -26,13 +27,14 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import Engine
 
     from pigeonholed.ledger import Filed, Ledger
+    from pigeonholed.reclassifying import Reclassifier
     from pigeonholed.returning import Holds, Returned, Returner
     from pigeonholed.settings import Settings
     from pigeonholed.store import ModelStore
 
 Arguments = Mapping[str, Any]
 
-_MOVES_FILES = frozenset({"undo", "retry"})
+_MOVES_FILES = frozenset({"undo", "retry", "reclassify"})
 _LARGEST = (1 << 63) - 1
 """Databases take no larger number."""
 
@@ -53,6 +55,7 @@ class Operations:
         holds: what is passed over.
         store: the models.
         engine: the database itself, for backups.
+        reclassifier: looks again at what is filed.
         on_change: called when inboxes or models have something new to look at.
         status: what the daemon knows of itself; None without one.
         reload: asks the daemon to read its configuration again; None without one.
@@ -64,6 +67,7 @@ class Operations:
     holds: Holds
     store: ModelStore
     engine: Engine
+    reclassifier: Reclassifier
     on_change: Callable[[], None] = lambda: None
     status: Callable[[], dict[str, Any]] | None = None
     reload: Callable[[], None] | None = None
@@ -85,12 +89,15 @@ class Operations:
             "use": self._use,
             "rollback": self._rollback,
             "backup": self._backup,
+            "reclassify": self._reclassify,
             "reload": self._reload,
         }
         if request not in known:
             raise BadRequest(f"there is no request {request[:80]!a}; there are {', '.join(known)}")
         if request == "status":
             return self._status(arguments)
+        if request == "reclassify":  # loading may take minutes, in which others have turns
+            self.reclassifier.prepare(_wanted(arguments))
         with self._turn:  # one at a time: requests come from several connections
             try:
                 return known[request](arguments)
@@ -167,6 +174,9 @@ class Operations:
         size = database.backup(self.engine, Path(file))
         return {"file": file, "size_bytes": size}
 
+    def _reclassify(self, arguments: Arguments) -> dict[str, Any]:
+        return self.reclassifier.page(_wanted(arguments))
+
     def _reload(self, _arguments: Arguments) -> dict[str, Any]:
         if self.reload is None:
             raise UserError("no daemon is running, so there is nothing to reload")
@@ -178,21 +188,56 @@ def alone(settings: Settings) -> Callable[[str, Arguments], Any]:
     """Operations for a command that holds the state lock itself, because no daemon runs."""
 
     def answer(request: str, arguments: Arguments) -> Any:
-        with _opened(settings) as operations:
+        with opened(settings) as operations:
             return operations.answer(request, arguments)
 
     return answer
 
 
 @contextmanager
-def _opened(settings: Settings) -> Iterator[Operations]:
+def opened(settings: Settings) -> Iterator[Operations]:
+    """The same for several requests, one after another."""
+    from pigeonholed.metrics import Metrics
+    from pigeonholed.pipeline import reclassifier_of  # which wires operations, too
+
     with open_records(settings) as records:
-        yield Operations(records.ledger, records.returner, records.holds, records.store, records.engine)
+        reclassifier = reclassifier_of(settings, records, Metrics(process=False))
+        try:
+            yield Operations(
+                records.ledger, records.returner, records.holds, records.store, records.engine, reclassifier
+            )
+        finally:
+            reclassifier.close()  # what it has begun ends before the records are closed
 
 
 def _broken_off(error: Exception) -> Unavailable:
     cause = error.orig if isinstance(error, sa.exc.DBAPIError) else getattr(error, "strerror", None) or error
     return Unavailable(f"the system failed: {cause}; no file is lost by it, and what was begun will be taken up again")
+
+
+def _wanted(arguments: Arguments) -> Wanted:
+    inbox, only = _text(arguments, "inbox"), _text(arguments, "only")
+    if inbox is None:
+        raise BadRequest("say whose pictures are to be looked at again: the name of an inbox")
+    if only not in (None, Placement.SORTED, Placement.UNSURE):
+        raise BadRequest(f"only must be sorted or unsure, not {_quoted(only)}")
+    return Wanted(
+        inbox,
+        _text(arguments, "model"),
+        _number(arguments, "version"),
+        None if only is None else Placement(only),
+        everything=_flag(arguments, "all"),
+        dry_run=_flag(arguments, "dry_run"),
+        after=_number(arguments, "after") or 0,
+        through=_number(arguments, "through"),
+    )
+
+
+def _flag(arguments: Arguments, key: str) -> bool:
+    value = arguments.get(key, False)
+    if not isinstance(value, bool):
+        raise BadRequest(f"{key} must be true or false, not {_quoted(value)}")
+    return value
 
 
 def _number(arguments: Arguments, key: str) -> int | None:

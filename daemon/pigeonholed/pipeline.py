@@ -32,6 +32,7 @@ from pigeonholed.onerun import OneRun
 from pigeonholed.operations import Operations
 from pigeonholed.paths import to_text
 from pigeonholed.patience import Patience
+from pigeonholed.reclassifying import Manner, Models, Reclassifier
 from pigeonholed.records import check_inboxes, open_records
 from pigeonholed.reporting import Reporter
 from pigeonholed.service import Service
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     from pigeonholed.custody import Custody
     from pigeonholed.output import Output
     from pigeonholed.records import Records
+    from pigeonholed.reexamining import Outcome
     from pigeonholed.returning import Holds
     from pigeonholed.settings import InboxSettings, Settings
 
@@ -150,7 +152,9 @@ def build(
         )
         health.service = service
         records.returner.on_return = lambda inbox, count: metrics.returned_files_total.labels(inbox).inc(count)
-        _serve_control(settings, service, reload, stack)
+        reclassifier = reclassifier_of(settings, records, metrics, stop)
+        stack.callback(reclassifier.close)
+        _serve_control(settings, service, reclassifier, reload, stack)
         yield service
 
 
@@ -240,7 +244,13 @@ def _serve_http(settings: Settings, metrics: Metrics, health: _Health, stack: Ex
     return {"metrics": address}
 
 
-def _serve_control(settings: Settings, service: Service, reload: Callable[[], None] | None, stack: ExitStack) -> None:
+def _serve_control(
+    settings: Settings,
+    service: Service,
+    reclassifier: Reclassifier,
+    reload: Callable[[], None] | None,
+    stack: ExitStack,
+) -> None:
     """Let commands reach the one writer."""
     records = service.records
     operations = Operations(
@@ -249,6 +259,7 @@ def _serve_control(settings: Settings, service: Service, reload: Callable[[], No
         records.holds,
         records.store,
         records.engine,
+        reclassifier,
         on_change=service.look_again,
         status=service.status,
         reload=reload,
@@ -257,6 +268,39 @@ def _serve_control(settings: Settings, service: Service, reload: Callable[[], No
     server = ControlServer(settings.control.socket, operations.answer)
     server.start()
     stack.callback(server.close)
+
+
+def reclassifier_of(
+    settings: Settings, records: Records, metrics: Metrics, stop: threading.Event | None = None
+) -> Reclassifier:
+    """What looks again at filed pictures, with models that are opened as those of the service are."""
+
+    def load(name: str, version: int | None) -> Served:
+        imaging.configure()
+        return load_served(settings, open_tried(settings, records, name, version or "current", stop))
+
+    def record(bundle: Bundle) -> None:
+        records.ledger.record_model(bundle.name, bundle.version, bundle.digest, bundle.labels)
+
+    def count(bundle: Bundle, pictures: int) -> None:
+        metrics.inference_images_total.labels(bundle.name, str(bundle.version)).inc(pictures)
+        metrics.inference_batches_total.labels(bundle.name, str(bundle.version)).inc()
+
+    def tell(inbox: str, counts: Mapping[Outcome, int]) -> None:
+        for outcome, files in counts.items():
+            metrics.reclassified_images_total.labels(inbox, outcome).inc(files)
+
+    reclassifier = Reclassifier(
+        records.refilings,
+        records.refiler,
+        records.deliveries,
+        {inbox.name: Manner(inbox.model, partial(demand_of, inbox), policy_of(inbox)) for inbox in settings.inbox},
+        Models(records.store, load, record),
+        settings.batching.max_batch_size,
+    )
+    reclassifier.on_results = tell
+    reclassifier.on_inference = count
+    return reclassifier
 
 
 def _load_models(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from pigeonholed.control import NoDaemon, ask
@@ -11,7 +12,8 @@ from pigeonholed.errors import Misconfigured, Unavailable
 from pigeonholed.locking import COMMAND, Held, Lock
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
 
     from pigeonholed.settings import Settings
 
@@ -67,6 +69,44 @@ def perform(
                     f"{settings.control.socket}; it may be starting or ending, or be another command: try again later"
                 ) from None
         pause(_LOOK_EVERY_S)  # whoever it is begins to listen, or ends; then the lock is ours
+
+
+@contextmanager
+def session(
+    settings: Settings,
+    alone: Callable[[], AbstractContextManager[Callable[[str, dict[str, Any]], Any]]],
+    *,
+    timeout_s: float,
+) -> Iterator[Callable[[str, dict[str, Any]], Any]]:
+    """What has several requests done, one after another: the daemon, or for all of the body this process.
+
+    Args:
+        settings: whose state folder and control socket.
+        alone: opened under the state lock when no daemon runs; what it gives does the requests.
+        timeout_s: how long the daemon may take for each.
+
+    Raises:
+        UserError: as `perform`; or the daemon ended in between.
+    """
+    path = _lock_path(settings)
+    try:
+        lock = Lock.take(path, purpose=COMMAND)
+    except Held:
+        yield lambda request, arguments: perform(
+            settings, request, arguments, alone=_no_daemon_any_more, timeout_s=timeout_s
+        )
+        return
+    except OSError as error:
+        raise _refused(settings, error) from None
+    try:
+        with alone() as answer:
+            yield answer
+    finally:
+        lock.release()
+
+
+def _no_daemon_any_more(request: str, _arguments: dict[str, Any]) -> Any:
+    raise Unavailable(f"the daemon has ended during {request!r}: run the command again, it goes on with what is left")
 
 
 def _lock_path(settings: Settings) -> str:

@@ -18,6 +18,8 @@ from pigeonholed.ledger import Ledger
 from pigeonholed.output import Output
 from pigeonholed.placing import Placer
 from pigeonholed.probing import Probed
+from pigeonholed.refiling import Refiler
+from pigeonholed.refilings import Refilings
 from pigeonholed.returning import Holds, Returner
 from pigeonholed.store import ModelStore
 from pigeonholed.writer import Writer
@@ -46,6 +48,8 @@ class Records:
         deliveries: by inbox.
         holds: what is passed over.
         returner: puts files back.
+        refilings: the rows of results that are made anew.
+        refiler: moves files within their outputs.
         store: the models.
     """
 
@@ -55,6 +59,8 @@ class Records:
     deliveries: dict[str, Delivery]
     holds: Holds
     returner: Returner
+    refilings: Refilings
+    refiler: Refiler
     store: ModelStore
 
 
@@ -75,7 +81,7 @@ def open_records(
     """
     stop = stop or threading.Event()
     with ExitStack() as stack:
-        engine, ledger = _open_database(settings, stop, stack, serving=serving, may_upgrade=may_upgrade)
+        engine, ledger, refilings = _open_database(settings, stop, stack, serving=serving, may_upgrade=may_upgrade)
         check_inboxes(settings, ledger, serving=serving)
         outputs = _open_outputs(settings, ledger, stack)
         deliveries = {
@@ -84,12 +90,15 @@ def open_records(
         holds = Holds(ledger.holds())
         returner = Returner(ledger, deliveries, holds)
         returner.resume()
-        yield Records(engine, ledger, outputs, deliveries, holds, returner, ModelStore(settings.models.dir))
+        refiler = Refiler(refilings, deliveries)
+        refiler.resume()
+        store = ModelStore(settings.models.dir)
+        yield Records(engine, ledger, outputs, deliveries, holds, returner, refilings, refiler, store)
 
 
 def _open_database(
     settings: Settings, stop: threading.Event, stack: ExitStack, *, serving: bool, may_upgrade: bool
-) -> tuple[Engine, Ledger]:
+) -> tuple[Engine, Ledger, Refilings]:
     if settings.database.file is not None:
         check_place(settings.database.file)
     engine = database.connect(settings.database.url)
@@ -105,7 +114,7 @@ def _open_database(
     writer.start()
     stack.callback(writer.stop)
     writer.begin()  # before the ledger looks for the last id: nobody else gives out any from now on
-    return engine, Ledger(engine, writer)
+    return engine, Ledger(engine, writer), Refilings(engine, writer)
 
 
 def check_place(file: Path) -> None:

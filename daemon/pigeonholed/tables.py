@@ -132,6 +132,23 @@ holds = Table(
     Column("state", String(16), nullable=False),
 )
 
+# Files that are being moved within the output, and what their rows said before: it comes with the plan of the move and
+# goes with its result, so that a move which cannot be finished can be taken back.
+refilings = Table(
+    "refilings",
+    metadata,
+    Column("image_id", ForeignKey("images.id", ondelete="CASCADE"), primary_key=True, autoincrement=False),
+    Column("destination", Text, nullable=False),
+    Column("outcome", String(16), nullable=False),
+    Column("model", Text, nullable=False),
+    Column("model_version", Integer, nullable=False),
+    Column("label", Text, nullable=False),
+    Column("confidence", Float, nullable=False),
+    Column("predictions", JSON, nullable=False),
+    Column("classified_at", UtcDateTime, nullable=False),
+    Column("filed_at", UtcDateTime, nullable=False),
+)
+
 # Files that were copied and are still in their inboxes. It outlives the rows of `images`: a history that is cut down
 # must not make them arrive again.
 copied = Table(

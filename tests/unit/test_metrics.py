@@ -49,6 +49,7 @@ OURS = {
     "in_flight_oldest_age_seconds": ("gauge", {"inbox"}),
     "unaccounted_files": ("gauge", {"inbox"}),
     "returned_files_total": ("counter", {"inbox"}),
+    "reclassified_images_total": ("counter", {"inbox", "result"}),
     "overwrites_refused_total": ("counter", {"inbox"}),
     "orphans_found_total": ("counter", set()),
     "event_queue_overflows_total": ("counter", set()),
