@@ -19,6 +19,8 @@ _COMMANDS = {
     "classify": "classify",
     "rejected": "rejected",
     "undo": "undo",
+    "export": "export",
+    "fsck": "fsck",
     "models": "models",
     "db": "db",
 }
