@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import Engine
 
     from pigeonholed.ledger import Filed, Ledger
+    from pigeonholed.mending import Mender
     from pigeonholed.returning import Holds, Returned, Returner
     from pigeonholed.settings import Settings
     from pigeonholed.store import ModelStore
@@ -53,6 +54,7 @@ class Operations:
         holds: what is passed over.
         store: the models.
         engine: the database itself, for backups.
+        mender: brings rows into line with the disk.
         on_change: called when inboxes or models have something new to look at.
         status: what the daemon knows of itself; None without one.
         reload: asks the daemon to read its configuration again; None without one.
@@ -64,6 +66,7 @@ class Operations:
     holds: Holds
     store: ModelStore
     engine: Engine
+    mender: Mender
     on_change: Callable[[], None] = lambda: None
     status: Callable[[], dict[str, Any]] | None = None
     reload: Callable[[], None] | None = None
@@ -85,6 +88,7 @@ class Operations:
             "use": self._use,
             "rollback": self._rollback,
             "backup": self._backup,
+            "mend": self._mend,
             "reload": self._reload,
         }
         if request not in known:
@@ -167,6 +171,19 @@ class Operations:
         size = database.backup(self.engine, Path(file))
         return {"file": file, "size_bytes": size}
 
+    def _mend(self, arguments: Arguments) -> dict[str, Any]:
+        given, since = arguments.get("items"), arguments.get("since")
+        if not isinstance(given, list) or not all(isinstance(item, dict) for item in given):
+            raise BadRequest("say what is to be mended, as a list of findings")
+        if type(since) is not int or not 0 <= since <= _LARGEST:
+            raise BadRequest("say up to which id the rows were known when it was found")
+        try:
+            items = [self.mender.item(item) for item in given]
+        except ValueError as error:
+            raise BadRequest(str(error)) from None
+        told = self.mender.mend(items, since)
+        return {"told": [list(answer) for answer in told], "last_id": self.ledger.last_id}
+
     def _reload(self, _arguments: Arguments) -> dict[str, Any]:
         if self.reload is None:
             raise UserError("no daemon is running, so there is nothing to reload")
@@ -187,7 +204,7 @@ def alone(settings: Settings) -> Callable[[str, Arguments], Any]:
 @contextmanager
 def _opened(settings: Settings) -> Iterator[Operations]:
     with open_records(settings) as records:
-        yield Operations(records.ledger, records.returner, records.holds, records.store, records.engine)
+        yield Operations(records.ledger, records.returner, records.holds, records.store, records.engine, records.mender)
 
 
 def _broken_off(error: Exception) -> Unavailable:

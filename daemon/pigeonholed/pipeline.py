@@ -251,6 +251,7 @@ def _serve_control(settings: Settings, service: Service, reload: Callable[[], No
         records.holds,
         records.store,
         records.engine,
+        records.mender,
         on_change=service.look_again,
         status=service.status,
         reload=reload,

@@ -15,6 +15,7 @@ from pigeonholed.errors import Misconfigured, Unavailable
 from pigeonholed.filesystems import NETWORK, type_of
 from pigeonholed.finishing import Delivery
 from pigeonholed.ledger import Ledger
+from pigeonholed.mending import Mender
 from pigeonholed.output import Output
 from pigeonholed.placing import Placer
 from pigeonholed.probing import Probed
@@ -47,6 +48,7 @@ class Records:
         holds: what is passed over.
         returner: puts files back.
         store: the models.
+        mender: brings rows into line with the disk.
     """
 
     engine: Engine
@@ -56,6 +58,7 @@ class Records:
     holds: Holds
     returner: Returner
     store: ModelStore
+    mender: Mender
 
 
 @contextmanager
@@ -84,7 +87,9 @@ def open_records(
         holds = Holds(ledger.holds())
         returner = Returner(ledger, deliveries, holds)
         returner.resume()
-        yield Records(engine, ledger, outputs, deliveries, holds, returner, ModelStore(settings.models.dir))
+        store = ModelStore(settings.models.dir)
+        mender = Mender(ledger, outputs, settings.inbox, store)
+        yield Records(engine, ledger, outputs, deliveries, holds, returner, store, mender)
 
 
 def _open_database(

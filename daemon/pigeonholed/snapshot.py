@@ -40,7 +40,7 @@ def snapshot(settings: Settings) -> Iterator[Connection]:
         database.prepare(engine, may_upgrade=False)
         with engine.connect() as connection:
             if engine.dialect.name != "sqlite":
-                connection = connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+                connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
             yield connection
     except sa.exc.DBAPIError as error:
         raise database.unavailable(engine, error) from error

@@ -60,6 +60,7 @@ _MOST_TOP = 1000
 @click.pass_context
 def command(
     ctx: click.Context,
+    /,
     format_: str | None,
     output: Path,
     force: bool,
