@@ -48,7 +48,12 @@ class Forker:
         self._alive: set[int] = set()
 
     def start(
-        self, root: Path, *arguments: str, fault: Fault | None = None, patched: Mapping[str, Any] | None = None
+        self,
+        root: Path,
+        *arguments: str,
+        fault: Fault | None = None,
+        patched: Mapping[str, Any] | None = None,
+        command: str = "run",
     ) -> int:
         """Start `pigeonholed run` on `root/pigeonholed.toml`; returns its pid. Its log is `root/daemon.log`.
 
@@ -57,9 +62,15 @@ class Forker:
             arguments: of `run`.
             fault: what goes wrong in it; its calls are then reported to `root/calls`.
             patched: values to put in place of attributes of modules or classes, by their full names: shorter waits.
+            command: another than `run`.
         """
         told = None if fault is None else fault.to_json()
-        request = {"start": str(root), "arguments": arguments, "fault": told, "patched": dict(patched or {})}
+        request = {
+            "start": str(root),
+            "arguments": [command, *arguments],
+            "fault": told,
+            "patched": dict(patched or {}),
+        }
         pid = self._ask(request)
         self._alive.add(pid)
         return pid
@@ -137,7 +148,7 @@ def _start(root: Path, request: Mapping[str, Any]) -> int:
         _become(root, request)
         from pigeonholed.cli import cli
 
-        cli(["run", *request["arguments"], "--config", str(root / "pigeonholed.toml")], standalone_mode=True)
+        cli([*request["arguments"], "--config", str(root / "pigeonholed.toml")], standalone_mode=True)
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else 1
     except BaseException:

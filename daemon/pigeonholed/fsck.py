@@ -302,6 +302,8 @@ class Check:
             explained = path.removesuffix(_SIDECAR)
             if self._survey.is_filed(entry["output"], explained, Placement.REJECTED.value):
                 return None
+            if os.path.lexists(os.path.join(folder, from_text(explained))):
+                return None  # it goes with a file that is told of itself
             if _explanation_in(os.path.join(folder, from_text(path))) is not None:
                 return Finding(Kind.REASON_STRAY, path, "explains a file that is not filed there", folder)
         return Finding(Kind.UNEXPLAINED, path, "is of no row", folder)

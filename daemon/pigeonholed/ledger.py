@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
     from sqlalchemy.engine import Engine
 
+    from pigeonholed.results import Selection
+
 _MANY = 500  # values in one query
 
 
@@ -312,28 +314,26 @@ class Ledger:
         return found
 
     def filed(
-        self,
-        *,
-        last: int | None = None,
-        since: datetime | None = None,
-        image: int | None = None,
-        placement: Placement | None = None,
-        reason: Reason | None = None,
-        inbox: str | None = None,
+        self, selection: Selection | None = None, *, before: int | None = None, most: int | None = None
     ) -> list[Filed]:
-        """Results, the newest first, that answer to every condition given."""
+        """Results that have a file, the newest first.
+
+        Args:
+            selection: which; None for all.
+            before: only those with a lower id.
+            most: so many at most.
+        """
         columns = tables.images.c
-        query = sa.select(tables.images).where(columns.status == Status.FILED.value).order_by(columns.id.desc())
-        wanted = {columns.id: image, columns.outcome: placement, columns.reason: reason, columns.inbox: inbox}
-        for column, value in wanted.items():
-            if value is not None:
-                query = query.where(column == value)
-        if since is not None:
-            query = query.where(columns.filed_at >= since)
-        if last is not None:
-            query = query.limit(last)
+        query = (
+            sa.select(tables.images)
+            .where(columns.status == Status.FILED.value, columns.destination.is_not(None))
+            .where(*(selection.conditions() if selection is not None else ()))
+            .order_by(columns.id.desc())
+        )
+        if before is not None:
+            query = query.where(columns.id < before)
         with self._engine.connect() as connection:
-            return [_filed(row) for row in connection.execute(query)]
+            return [_filed(row) for row in connection.execute(query.limit(most))]
 
     def filed_of(self, ids: Sequence[int]) -> dict[int, Filed]:
         """Results by their ids; those that are none, or are being put back, are left out."""

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 MOST_PATTERN_CHARACTERS = 1000
-_LARGEST = (1 << 63) - 1
+LARGEST = (1 << 63) - 1
 """Databases take no larger number."""
 
 
@@ -92,7 +92,7 @@ class Selection:
             WrongSelection: a value cannot be one of its kind.
         """
         return cls(
-            image=_number(arguments, "image"),
+            image=number_in(arguments, "image"),
             inbox=_text(arguments, "inbox"),
             outcome=_word(arguments, "outcome", Placement),
             reason=_word(arguments, "reason", Reason),
@@ -129,11 +129,16 @@ def _like_of_others(element: _like, compiler: Any, **options: Any) -> str:
     return f"{compiler.process(column, **options)} LIKE {compiler.process(like, **options)} ESCAPE '!'"
 
 
-def _number(arguments: Mapping[str, Any], key: str) -> int | None:
+def number_in(arguments: Mapping[str, Any], key: str) -> int | None:
+    """A whole number from 1 on; None where none is given.
+
+    Raises:
+        WrongSelection: it is something else.
+    """
     value = arguments.get(key)
     if value is None:
         return None
-    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= _LARGEST:
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= LARGEST:
         raise WrongSelection(f"{key} must be a whole number from 1 on, not {quoted(value)}")
     return value
 

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator, Mapping
 
     from pigeonholed.results import Selection
+    from pigeonholed.settings import Settings
 
 _OPTIONS: dict[str, Any] = {
     "image": click.option("--image", type=click.IntRange(min=1), metavar="ID", help="Only this one, by its id."),
@@ -47,7 +48,7 @@ def selecting(*names: str) -> Callable[[Any], Any]:
     return decorate
 
 
-def selection_of(given: dict[str, Any]) -> Selection:
+def selection_of(given: Mapping[str, Any]) -> Selection:
     """The results that the options mean.
 
     Raises:
@@ -58,6 +59,48 @@ def selection_of(given: dict[str, Any]) -> Selection:
 
     path = given.get("path")
     try:
-        return Selection.from_arguments(given | {"path": None if path is None else pattern_of(path)})
+        return Selection.from_arguments({**given, "path": None if path is None else pattern_of(path)})
     except WrongSelection as error:
         raise click.UsageError(one_line(str(error))) from None
+
+
+def listed(settings: Settings, selection: Selection, most: int | None) -> Iterator[dict[str, Any]]:
+    """The results that have a file, the newest first, as JSON can hold them; few of them are in memory at a time.
+
+    Raises:
+        DatabaseUnavailable: there is no database, or it cannot be read.
+    """
+    import sqlalchemy as sa
+
+    from pigeonholed.exporting import iso_of
+    from pigeonholed.snapshot import pages, snapshot
+    from pigeonholed.tables import images
+
+    columns = images.c
+    query = sa.select(
+        columns.id.label("id"),
+        columns.inbox,
+        columns.source_path,
+        columns.destination,
+        columns.outcome,
+        columns.reason,
+        columns.label,
+        columns.detail,
+        columns.size_bytes,
+        columns.filed_at,
+    ).where(columns.destination.is_not(None), *selection.conditions())
+    with snapshot(settings) as connection:
+        for page in pages(connection, query, newest_first=True, most=most):
+            for row in page:
+                yield {
+                    "image": row.id,
+                    "inbox": row.inbox,
+                    "path": row.source_path,
+                    "destination": row.destination,
+                    "outcome": row.outcome,
+                    "reason": row.reason,
+                    "label": row.label,
+                    "detail": row.detail,
+                    "size_bytes": row.size_bytes,
+                    "filed_at": None if row.filed_at is None else iso_of(row.filed_at),
+                }
