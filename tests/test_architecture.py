@@ -35,6 +35,7 @@ _HEAVY_IN_DAEMON = {
     "seaborn": set(),
     "ray": {"pigeonholed.engines.ray"},
     "PIL": {"pigeonholed.imaging"},
+    "pyarrow": {"pigeonholed.parquet"},
 }
 _HEAVY = {*_HEAVY_IN_DAEMON, "sklearn", "h5py", "pandas"}
 
@@ -171,7 +172,7 @@ def test_training_imports_only_the_contract_between_the_halves(module: Module) -
         and found.name not in shared
         and not found.name.startswith("pigeonholed.classifying.")
     }
-    small = {"pigeonholed.errors", "pigeonholed.logs", "pigeonholed.paths", "pigeonholed.digits"}
+    small = {f"pigeonholed.{name}" for name in ("errors", "logs", "paths", "digits", "spreadsheets")}
     if module.name == "pigeonholed_training.commands.options":
         small.add("pigeonholed.config")  # it says where the store is
     if module.name == "pigeonholed_training.data.reviews":  # reads the service's records, and nothing else does

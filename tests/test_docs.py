@@ -134,7 +134,7 @@ def told_keys() -> dict[str, dict[str, str]]:
 
 def test_the_page_about_configuration_tells_every_key_with_its_default() -> None:
     told = told_keys()
-    sections = {name: field for name, field in Tables.model_fields.items()}
+    sections = dict(Tables.model_fields)
     assert told.keys() == sections.keys()
     for name, field in sections.items():
         keys = (InboxSettings if name == "inbox" else type(field.default)).model_fields

@@ -20,6 +20,8 @@ _COMMANDS = {
     "rejected": "rejected",
     "undo": "undo",
     "reclassify": "reclassify",
+    "export": "export",
+    "fsck": "fsck",
     "models": "models",
     "db": "db",
 }

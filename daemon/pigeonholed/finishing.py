@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from itertools import chain
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
@@ -288,7 +288,7 @@ class Finisher:
         sidecar = sidecar_of(name)
         draft = output.work_path(plan.arrival) + ".json"
         with open(draft, "w", encoding="utf-8") as file:
-            file.write(_as_text(_explanation(plan)))
+            file.write(explanation(plan))
         try:
             output.disk.rename_new(draft, sidecar, target_dir=folder)
         except FileExistsError:
@@ -381,27 +381,36 @@ def _moving(plan: Plan) -> str:
     return f"move a file to {to_text(plan.destination)}"
 
 
-def _explanation(plan: Plan) -> dict[str, object]:
-    return {
+def explanation(plan: Plan, rejected_at: datetime | None = None) -> str:
+    """The content of the sidecar of a rejected file."""
+    rejected_at = rejected_at or datetime.now(UTC)
+    content = {
         "path": to_text(plan.arrival.file.path),
         "inbox": plan.arrival.file.inbox,
         "reason": plan.reason,
         "detail": plan.detail,
         "sha256": plan.fingerprint.sha256,
         "size_bytes": plan.fingerprint.size,
-        "rejected_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "rejected_at": rejected_at.isoformat(timespec="seconds"),
         "arrival": plan.arrival.key,
     }
-
-
-def _as_text(explanation: dict[str, object]) -> str:
-    """JSON for people, without a character that a terminal would obey: the name in it is its dropper's."""
-    text = json.dumps(explanation, indent=2, ensure_ascii=False)
+    # For people, without a character that a terminal would obey: the name in it is its dropper's.
+    text = json.dumps(content, indent=2, ensure_ascii=False)
     return "".join(c if c.isprintable() or c == "\n" else escaped(c) for c in text) + "\n"
 
 
 def explains(sidecar: str, key: str) -> bool:
     """Whether a sidecar is ours: it was written for this very arrival.
+
+    Raises:
+        OSError: the disk fails to answer.
+    """
+    content = explanation_in(sidecar)
+    return content is not None and content.get("arrival") == key
+
+
+def explanation_in(sidecar: str) -> dict[str, Any] | None:
+    """What a sidecar says, if it is one: anybody may have written it.
 
     Raises:
         OSError: the disk fails to answer.
@@ -415,15 +424,15 @@ def explains(sidecar: str, key: str) -> bool:
             os.close(fd)
     except FileNotFoundError:
         require_gone(sidecar)
-        return False
+        return None
     except (IsADirectoryError, ValueError, RecursionError):
-        return False
+        return None
     except PermissionError:
         if os.lstat(sidecar).st_uid == os.geteuid():
             raise  # it may be ours
-        return False
+        return None
     except OSError as error:
         if error.errno in {errno.ELOOP, errno.ENXIO, errno.EAGAIN}:
-            return False
+            return None
         raise
-    return isinstance(content, dict) and content.get("arrival") == key
+    return content if isinstance(content, dict) and "arrival" in content else None

@@ -7,6 +7,7 @@ that one whose acknowledgement was lost can be repeated.
 from __future__ import annotations
 
 import errno
+import threading
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from sqlalchemy.engine import Engine
+
+    from pigeonholed.results import Selection
 
 _MANY = 500  # values in one query
 
@@ -99,6 +102,33 @@ class Hold:
 
 
 @dataclass(frozen=True, slots=True)
+class Found:
+    """A file in an output that no row explains, and what is to be recorded of it: a result without a model.
+
+    Attributes:
+        id: its new id, of `take_ids`.
+        hold: where it seems to have come from.
+        destination: where it is, relative to the output.
+        placement: what its folder says.
+        sha256: of its bytes.
+        arrival: 32 hex digits that identify it.
+        label: what its folder says.
+        reason: what its folder says.
+        detail: one sentence beside it.
+    """
+
+    id: int
+    hold: Hold
+    destination: str
+    placement: Placement
+    sha256: str
+    arrival: str
+    label: str | None = None
+    reason: Reason | None = None
+    detail: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Filed:
     """A result, as far as putting its file back asks for it; `hold` says where it came from."""
 
@@ -110,6 +140,7 @@ class Filed:
     arrival: str
     reason: str | None
     detail: str | None
+    filed_at: datetime | None = None
 
 
 class Ledger:
@@ -130,6 +161,7 @@ class Ledger:
         ((identity, last_id),) = self._read(sa.select(tables.identity.c.id, last))
         self.identity = str(identity)
         self._last_id = int(last_id or 0)
+        self._lock_of_ids = threading.Lock()
 
     @property
     def reachable(self) -> bool:
@@ -137,9 +169,10 @@ class Ledger:
         return self._writer.reachable
 
     def take_ids(self, count: int) -> range:
-        """The next `count` ids. Called by the claiming thread only: one process writes, so no id is taken twice."""
-        first = self._last_id + 1
-        self._last_id += count
+        """The next `count` ids. One process writes, so no id is taken twice."""
+        with self._lock_of_ids:
+            first = self._last_id + 1
+            self._last_id += count
         return range(first, first + count)
 
     def claim(self, arrivals: Sequence[Arrival]) -> None:
@@ -279,27 +312,74 @@ class Ledger:
         return found
 
     def filed(
-        self,
-        *,
-        last: int | None = None,
-        since: datetime | None = None,
-        image: int | None = None,
-        placement: Placement | None = None,
-        reason: Reason | None = None,
-        inbox: str | None = None,
+        self, selection: Selection | None = None, *, before: int | None = None, most: int | None = None
     ) -> list[Filed]:
-        """Results, the newest first, that answer to every condition given."""
+        """Results that have a file, the newest first.
+
+        Args:
+            selection: which; None for all.
+            before: only those with a lower id.
+            most: so many at most.
+        """
         columns = tables.images.c
-        query = sa.select(tables.images).where(columns.status == Status.FILED.value).order_by(columns.id.desc())
-        wanted = {columns.id: image, columns.outcome: placement, columns.reason: reason, columns.inbox: inbox}
-        for column, value in wanted.items():
-            if value is not None:
-                query = query.where(column == value)
-        if since is not None:
-            query = query.where(columns.filed_at >= since)
-        if last is not None:
-            query = query.limit(last)
-        return [_filed(row) for row in self._read(query)]
+        query = (
+            sa.select(tables.images)
+            .where(columns.status == Status.FILED.value, columns.destination.is_not(None))
+            .where(*(selection.conditions() if selection is not None else ()))
+            .order_by(columns.id.desc())
+        )
+        if before is not None:
+            query = query.where(columns.id < before)
+        return [_filed(row) for row in self._read(query.limit(most))]
+
+    def filed_of(self, ids: Sequence[int]) -> dict[int, Filed]:
+        """Results by their ids; those that are none, or are being put back, are left out."""
+        columns, states = tables.images.c, [HoldState.RETURNING.value, HoldState.RETRYING.value]
+        leaving = sa.exists().where(tables.holds.c.image_id == columns.id, tables.holds.c.state.in_(states))
+        query = sa.select(tables.images).where(
+            columns.id.in_(ids), columns.status == Status.FILED.value, columns.destination.is_not(None), ~leaving
+        )
+        return {row.id: _filed(row) for row in self._read(query)}
+
+    @property
+    def last_id(self) -> int:
+        """The highest id that was given to a row."""
+        return self._last_id
+
+    def placed_since(self, last_id: int, paths: Sequence[str]) -> set[str]:
+        """Which of these places rows with a higher id than that claim."""
+        columns, texts = tables.images.c, [to_text(path) for path in paths]
+        query = sa.select(columns.destination).where(
+            columns.id > last_id,
+            columns.destination.in_(texts),
+            columns.status.in_([Status.PLANNED.value, Status.FILED.value]),
+        )
+        return {from_text(row.destination) for row in self._read(query)}
+
+    def labels_of(self, model: str) -> set[str]:
+        """Every label that a version of this model ever had, as far as one was loaded for this database."""
+        query = sa.select(tables.models.c.labels).where(tables.models.c.name == model)
+        return {str(label) for row in self._read(query) for label in row.labels}
+
+    def amend(
+        self, *, gone: Sequence[tuple[int, str]], moved: Sequence[tuple[int, str]], found: Sequence[Found]
+    ) -> None:
+        """Bring results into line with the disk, in one transaction.
+
+        Args:
+            gone: ids of results whose files nobody finds, each with a sentence.
+            moved: ids of results that somebody has moved, each with its place now.
+            found: files that no row explained; durable where they are.
+        """
+        now = datetime.now(UTC)
+        steps = self._steps
+        self._writer.write(
+            [
+                Change(steps.gone, [{"b_id": number, "b_detail": detail} for number, detail in gone]),
+                Change(steps.follow, [{"b_id": number, "b_destination": to_text(place)} for number, place in moved]),
+                Change(steps.found, [_found_row(one, now) for one in found]),
+            ]
+        )
 
     def begin_return(self, files: Sequence[Filed], *, hold: bool) -> None:
         """Record that files are about to be put back."""
@@ -438,7 +518,29 @@ def _filed(row: Any) -> Filed:
         row.arrival,
         row.reason,
         row.detail,
+        row.filed_at,
     )
+
+
+def _found_row(found: Found, now: datetime) -> dict[str, Any]:
+    return {
+        "id": found.id,
+        "inbox": found.hold.inbox,
+        "source_path": to_text(found.hold.path),
+        "sha256": found.sha256,
+        "size_bytes": found.hold.size,
+        "mtime_ns": found.hold.mtime_ns,
+        "status": Status.FILED.value,
+        "outcome": found.placement.value,
+        "reason": None if found.reason is None else found.reason.value,
+        "detail": found.detail,
+        "label": found.label,
+        "destination": to_text(found.destination),
+        "arrived_at": now,
+        "filed_at": now,
+        "arrival": found.arrival,
+        "token": "found",
+    }
 
 
 def _arrival(row: Any, seen_s: float) -> Arrival:

@@ -6,8 +6,7 @@ import os
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,10 +14,10 @@ import sqlalchemy as sa
 
 from pigeonholed import database
 from pigeonholed.errors import Unavailable, UserError
-from pigeonholed.images import Placement, Reason
-from pigeonholed.paths import to_text
+from pigeonholed.images import Placement
 from pigeonholed.reclassifying import Wanted
 from pigeonholed.records import open_records
+from pigeonholed.results import LARGEST, Selection, WrongSelection, number_in, quoted, text_in
 from pigeonholed.writer import Stopped
 
 if TYPE_CHECKING:
@@ -26,17 +25,19 @@ if TYPE_CHECKING:
 
     from sqlalchemy.engine import Engine
 
-    from pigeonholed.ledger import Filed, Ledger
+    from pigeonholed.ledger import Ledger
+    from pigeonholed.mending import Mender
     from pigeonholed.reclassifying import Reclassifier
-    from pigeonholed.returning import Holds, Returned, Returner
+    from pigeonholed.returning import Holds, Returner
     from pigeonholed.settings import Settings
     from pigeonholed.store import ModelStore
 
 Arguments = Mapping[str, Any]
 
 _MOVES_FILES = frozenset({"undo", "retry", "reclassify"})
-_LARGEST = (1 << 63) - 1
-"""Databases take no larger number."""
+_PAGE = 1024
+_REFUSED_SHOWN = 1000
+"""So many files that stay are named one by one; the answer must be of a size that a command takes."""
 
 
 class BadRequest(UserError):
@@ -56,6 +57,7 @@ class Operations:
         store: the models.
         engine: the database itself, for backups.
         reclassifier: looks again at what is filed.
+        mender: brings rows into line with the disk.
         on_change: called when inboxes or models have something new to look at.
         status: what the daemon knows of itself; None without one.
         reload: asks the daemon to read its configuration again; None without one.
@@ -68,6 +70,7 @@ class Operations:
     store: ModelStore
     engine: Engine
     reclassifier: Reclassifier
+    mender: Mender
     on_change: Callable[[], None] = lambda: None
     status: Callable[[], dict[str, Any]] | None = None
     reload: Callable[[], None] | None = None
@@ -84,12 +87,12 @@ class Operations:
             "status": self._status,
             "undo": self._undo,
             "release": self._release,
-            "rejected": self._rejected,
             "retry": self._retry,
             "use": self._use,
             "rollback": self._rollback,
             "backup": self._backup,
             "reclassify": self._reclassify,
+            "mend": self._mend,
             "reload": self._reload,
         }
         if request not in known:
@@ -114,14 +117,33 @@ class Operations:
         return self.status()
 
     def _undo(self, arguments: Arguments) -> dict[str, Any]:
-        last, image = _number(arguments, "last"), _number(arguments, "image")
-        since = _moment(arguments, "since")
-        if sum(given is not None for given in (last, image, since)) != 1:
+        last, selection = _number(arguments, "last"), _selection(arguments)
+        if sum(given is not None for given in (last, selection.image, selection.since)) != 1:
             raise BadRequest("say what to undo: the last N, what was filed since a time, or one image")
-        files = self.ledger.filed(last=last, since=since, image=image)
-        if image is not None and not files:
-            raise UserError(f"image {image} is not filed, so there is nothing to undo")
-        return _told(self.returner.put_back(files, hold=True))
+        told = self._put_back(selection, most=last, hold=True)
+        if selection.image is not None and not told["back"] and not told["refused"]:
+            raise UserError(f"image {selection.image} is not filed, so there is nothing to undo")
+        return told
+
+    def _put_back(self, selection: Selection, *, most: int | None, hold: bool) -> dict[str, Any]:
+        """Put results back, the newest first, a page of them in memory at a time."""
+        back, left, before = 0, most, None
+        refused: list[str] = []
+        unnamed = 0
+        while left is None or left > 0:
+            page = self.ledger.filed(selection, before=before, most=_PAGE if left is None else min(_PAGE, left))
+            if not page:
+                break
+            returned = self.returner.put_back(page, hold=hold)
+            back += returned.back
+            room = _REFUSED_SHOWN - len(refused)
+            refused += returned.refused[:room]
+            unnamed += max(0, len(returned.refused) - room)
+            before = page[-1].id
+            left = None if left is None else left - len(page)
+        if unnamed:
+            refused.append(f"and {unnamed} more, for which the log or another try tells why")
+        return {"back": back, "refused": refused}
 
     def _release(self, _arguments: Arguments) -> dict[str, Any]:
         self.ledger.release()
@@ -129,24 +151,11 @@ class Operations:
         self.on_change()
         return {"released": count}
 
-    def _rejected(self, arguments: Arguments) -> list[dict[str, Any]]:
-        return [_shown(file) for file in self._refused(arguments)]
-
     def _retry(self, arguments: Arguments) -> dict[str, Any]:
-        returned = self.returner.put_back(self._refused(arguments), hold=False)
+        selection = replace(_selection(arguments), outcome=Placement.REJECTED)
+        told = self._put_back(selection, most=_number(arguments, "limit"), hold=False)
         self.on_change()
-        return _told(returned)
-
-    def _refused(self, arguments: Arguments) -> list[Filed]:
-        reason = _text(arguments, "reason")
-        if reason is not None and reason not in set(Reason):
-            raise BadRequest(f"there is no reason {reason!a}; there are {', '.join(Reason)}")
-        return self.ledger.filed(
-            image=_number(arguments, "image"),
-            placement=Placement.REJECTED,
-            reason=None if reason is None else Reason(reason),
-            inbox=_text(arguments, "inbox"),
-        )
+        return told
 
     def _use(self, arguments: Arguments) -> dict[str, Any]:
         name, version = arguments.get("name"), _number(arguments, "version")
@@ -177,6 +186,19 @@ class Operations:
     def _reclassify(self, arguments: Arguments) -> dict[str, Any]:
         return self.reclassifier.page(_wanted(arguments))
 
+    def _mend(self, arguments: Arguments) -> dict[str, Any]:
+        given, since = arguments.get("items"), arguments.get("since")
+        if not isinstance(given, list) or not all(isinstance(item, dict) for item in given):
+            raise BadRequest("say what is to be mended, as a list of findings")
+        if type(since) is not int or not 0 <= since <= LARGEST:
+            raise BadRequest("say up to which id the rows were known when it was found")
+        try:
+            items = [self.mender.item(item) for item in given]
+        except ValueError as error:
+            raise BadRequest(str(error)) from None
+        told = self.mender.mend(items, since)
+        return {"told": [list(answer) for answer in told], "last_id": self.ledger.last_id}
+
     def _reload(self, _arguments: Arguments) -> dict[str, Any]:
         if self.reload is None:
             raise UserError("no daemon is running, so there is nothing to reload")
@@ -204,7 +226,13 @@ def opened(settings: Settings) -> Iterator[Operations]:
         reclassifier = reclassifier_of(settings, records, Metrics(process=False))
         try:
             yield Operations(
-                records.ledger, records.returner, records.holds, records.store, records.engine, reclassifier
+                records.ledger,
+                records.returner,
+                records.holds,
+                records.store,
+                records.engine,
+                reclassifier,
+                records.mender,
             )
         finally:
             reclassifier.close()  # what it has begun ends before the records are closed
@@ -220,7 +248,7 @@ def _wanted(arguments: Arguments) -> Wanted:
     if inbox is None:
         raise BadRequest("say whose pictures are to be looked at again: the name of an inbox")
     if only not in (None, Placement.SORTED, Placement.UNSURE):
-        raise BadRequest(f"only must be sorted or unsure, not {_quoted(only)}")
+        raise BadRequest(f"only must be sorted or unsure, not {quoted(only)}")
     return Wanted(
         inbox,
         _text(arguments, "model"),
@@ -236,54 +264,26 @@ def _wanted(arguments: Arguments) -> Wanted:
 def _flag(arguments: Arguments, key: str) -> bool:
     value = arguments.get(key, False)
     if not isinstance(value, bool):
-        raise BadRequest(f"{key} must be true or false, not {_quoted(value)}")
+        raise BadRequest(f"{key} must be true or false, not {quoted(value)}")
     return value
 
 
 def _number(arguments: Arguments, key: str) -> int | None:
-    value = arguments.get(key)
-    if value is None:
-        return None
-    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= _LARGEST:
-        raise BadRequest(f"{key} must be a whole number from 1 on, not {_quoted(value)}")
-    return value
+    try:
+        return number_in(arguments, key)
+    except WrongSelection as error:
+        raise BadRequest(str(error)) from None
 
 
 def _text(arguments: Arguments, key: str) -> str | None:
-    value = arguments.get(key)
-    if value is None:
-        return None
-    if not isinstance(value, str) or not value.isprintable():  # no database takes half a character, nor all of them NUL
-        raise BadRequest(f"{key} must be a name, not {_quoted(value)}")
-    return value
-
-
-def _moment(arguments: Arguments, key: str) -> datetime | None:
-    value = arguments.get(key)
-    if value is None:
-        return None
     try:
-        return datetime.fromisoformat(str(value)).astimezone(UTC)
-    except (ValueError, OverflowError):  # the latter within a day of the first or the last year
-        raise BadRequest(f"{key} must be a time such as 2026-11-21T08:00:00, not {_quoted(value)}") from None
+        return text_in(arguments, key)
+    except WrongSelection as error:
+        raise BadRequest(str(error)) from None
 
 
-def _quoted(value: object) -> str:
-    text = ascii(value)
-    return text if len(text) <= 80 else f"{text[:80]}..."
-
-
-def _told(returned: Returned) -> dict[str, Any]:
-    return {"back": returned.back, "refused": list(returned.refused)}
-
-
-def _shown(file: Filed) -> dict[str, Any]:
-    return {
-        "image": file.id,
-        "inbox": file.hold.inbox,
-        "path": to_text(file.hold.path),
-        "destination": to_text(file.destination),
-        "reason": file.reason,
-        "detail": file.detail,
-        "size_bytes": file.hold.size,
-    }
+def _selection(arguments: Arguments) -> Selection:
+    try:
+        return Selection.from_arguments(arguments)
+    except WrongSelection as error:
+        raise BadRequest(str(error)) from None

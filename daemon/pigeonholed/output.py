@@ -275,7 +275,7 @@ def _remove_probes(inbox: str) -> None:
 
 def _take_ownership(root: Path, private: str, identity: str) -> bool:
     """Make sure that the files here are our database's; true if nobody owned them yet."""
-    owner = _owner(private)
+    owner = owner_of(private)
     if owner is None:
         write_file(Path(private) / "owner", f"{identity}\n".encode())
     elif owner != identity:
@@ -286,7 +286,8 @@ def _take_ownership(root: Path, private: str, identity: str) -> bool:
     return owner is None
 
 
-def _owner(private: str) -> str | None:
+def owner_of(private: str) -> str | None:
+    """The identity of the database whose files are in the output of this work folder; None where nobody owns it."""
     try:
         with open(os.path.join(private, "owner"), encoding="ascii", errors="replace") as file:
             return file.read(100).strip() or None

@@ -260,6 +260,7 @@ def _serve_control(
         records.store,
         records.engine,
         reclassifier,
+        records.mender,
         on_change=service.look_again,
         status=service.status,
         reload=reload,

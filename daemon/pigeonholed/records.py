@@ -15,6 +15,7 @@ from pigeonholed.errors import Misconfigured, Unavailable
 from pigeonholed.filesystems import NETWORK, type_of
 from pigeonholed.finishing import Delivery
 from pigeonholed.ledger import Ledger
+from pigeonholed.mending import Mender
 from pigeonholed.output import Output
 from pigeonholed.placing import Placer
 from pigeonholed.probing import Probed
@@ -51,6 +52,7 @@ class Records:
         refilings: the rows of results that are made anew.
         refiler: moves files within their outputs.
         store: the models.
+        mender: brings rows into line with the disk.
     """
 
     engine: Engine
@@ -62,6 +64,7 @@ class Records:
     refilings: Refilings
     refiler: Refiler
     store: ModelStore
+    mender: Mender
 
 
 @contextmanager
@@ -93,7 +96,8 @@ def open_records(
         refiler = Refiler(refilings, deliveries)
         refiler.resume()
         store = ModelStore(settings.models.dir)
-        yield Records(engine, ledger, outputs, deliveries, holds, returner, refilings, refiler, store)
+        mender = Mender(ledger, outputs, settings.inbox, store)
+        yield Records(engine, ledger, outputs, deliveries, holds, returner, refilings, refiler, store, mender)
 
 
 def _open_database(

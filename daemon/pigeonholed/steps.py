@@ -27,6 +27,10 @@ _CLAIMED = (
     "arrival",
     "token",
 )
+_FOUND = (
+    *("id", "inbox", "source_path", "sha256", "size_bytes", "mtime_ns", "status", "outcome", "reason", "detail"),
+    *("label", "destination", "arrived_at", "filed_at", "arrival", "token"),
+)
 _INGESTED = ("status", "sha256", "size_bytes", "mtime_ns")
 _PLANNED = (
     "status",
@@ -110,6 +114,12 @@ class Steps:
         self.close = prepared(
             sa.update(images).where(this).values(status=sa.bindparam("b_status"), detail=sa.bindparam("b_detail"))
         )
+        filed = sa.and_(this, images.c.status == Status.FILED.value)
+        self.gone = prepared(
+            sa.update(images).where(filed).values(status=Status.VANISHED.value, detail=sa.bindparam("b_detail"))
+        )
+        self.follow = prepared(sa.update(images).where(filed).values(destination=sa.bindparam("b_destination")))
+        self.found = inserted(images, *_FOUND)
         self.hold = inserted(holds)
         self.back = prepared(sa.update(images).where(this).values(status=Status.RETURNED.value))
         self.held = prepared(

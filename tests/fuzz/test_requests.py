@@ -27,7 +27,7 @@ ANSWER_S = 20.0
 MEMORY_KB = 60_000
 """How much the daemon may grow by answering: eight requests and the heap's habits take less than half of it."""
 
-KEYS = ["last", "since", "image", "reason", "inbox", "name", "version", "file", "", "x"]
+KEYS = ["last", "since", "image", "reason", "inbox", "path", "name", "version", "file", "items", "", "x"]
 scalars = (
     st.none()
     | st.booleans()
@@ -44,7 +44,7 @@ values = st.recursive(
     max_leaves=8,
 )
 requests = st.sampled_from(
-    ["status", "undo", "release", "rejected", "retry", "use", "rollback", "backup", "nothing", "", "__class__"]
+    ["status", "undo", "release", "mend", "retry", "use", "rollback", "backup", "nothing", "", "__class__"]
 )
 messages = st.fixed_dictionaries(
     {
@@ -53,7 +53,7 @@ messages = st.fixed_dictionaries(
         "arguments": st.dictionaries(st.sampled_from(KEYS), values, max_size=3) | values,
     }
 )
-WHOLE = b'{"version": 1, "request": "rejected", "arguments": {"reason": "unreadable", "image": 12}}\n'
+WHOLE = b'{"version": 1, "request": "use", "arguments": {"name": "unknown", "version": 12}}\n'
 PIECES = [
     b"[" * 5000,
     b"{" * 60_000,
@@ -239,12 +239,17 @@ def test_a_crowd_that_says_nothing_delays_others_for_seconds_only(service: Servi
 @pytest.mark.parametrize(
     ("request_", "arguments", "said"),
     [
-        ("rejected", {"reason": ["unreadable"]}, "reason must be a name, not ['unreadable']"),
-        ("rejected", {"inbox": {}}, "inbox must be a name, not {}"),
-        ("rejected", {"inbox": "\ud800"}, "inbox must be a name, not '\\ud800'"),
-        ("rejected", {"image": 1 << 63}, "image must be a whole number from 1 on, not 9223372036854775808"),
+        ("retry", {"reason": ["unreadable"]}, "reason must be a name, not ['unreadable']"),
+        ("retry", {"inbox": {}}, "inbox must be a name, not {}"),
+        ("retry", {"inbox": "\ud800"}, "inbox must be a name, not '\\ud800'"),
+        ("retry", {"image": 1 << 63}, "image must be a whole number from 1 on, not 9223372036854775808"),
         ("undo", {"since": "0001-01-01T00:00+23:00"}, "since must be a time such as"),
         ("undo", {"since": "9999-12-31T23:59-23:00"}, "since must be a time such as"),
+        ("retry", {"path": "\ud800*"}, "path must be a pattern such as"),
+        ("undo", {"last": 1, "outcome": "eaten"}, "there is no outcome 'eaten'; there are sorted, unsure"),
+        ("mend", {"items": 3, "since": 0}, "say what is to be mended"),
+        ("mend", {"items": [], "since": -1}, "say up to which id"),
+        ("mend", {"items": [{"kind": "missing", "folder": "/", "path": "x"}], "since": 0}, "say what kind of finding"),
         ("backup", {"file": "/nowhere/\0"}, "say where to write the backup"),
         ("x" * 9000, {}, "there is no request 'xxx"),
     ],

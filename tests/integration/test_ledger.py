@@ -15,8 +15,9 @@ from helpers import make_arrival
 from pigeonholed import tables
 from pigeonholed.disk import WAITED_FOR
 from pigeonholed.images import Arrival, Fingerprint, Placement, Prediction, Reason, Status
-from pigeonholed.ledger import Ledger, Plan
+from pigeonholed.ledger import Found, Hold, Ledger, Plan
 from pigeonholed.paths import from_text
+from pigeonholed.results import Selection
 from pigeonholed.writer import Writer
 
 _SHA = "ab" * 32
@@ -294,13 +295,13 @@ def test_results_answer_to_every_condition_that_is_given(ledger: Ledger) -> None
     now = datetime.now(UTC)
     asked: dict[str, list[int]] = {
         "all": [file.id for file in ledger.filed()],
-        "last": [file.id for file in ledger.filed(last=2)],
-        "image": [file.id for file in ledger.filed(image=2)],
-        "placement": [file.id for file in ledger.filed(placement=Placement.REJECTED)],
-        "reason": [file.id for file in ledger.filed(reason=Reason.EMPTY)],
-        "inbox": [file.id for file in ledger.filed(inbox="other")],
-        "since": [file.id for file in ledger.filed(since=now - timedelta(hours=1))],
-        "later": [file.id for file in ledger.filed(since=now + timedelta(hours=1))],
+        "last": [file.id for file in ledger.filed(most=2)],
+        "image": [file.id for file in ledger.filed(Selection(image=2))],
+        "placement": [file.id for file in ledger.filed(Selection(outcome=Placement.REJECTED))],
+        "reason": [file.id for file in ledger.filed(Selection(reason=Reason.EMPTY))],
+        "inbox": [file.id for file in ledger.filed(Selection(inbox="other"))],
+        "since": [file.id for file in ledger.filed(Selection(since=now - timedelta(hours=1)))],
+        "later": [file.id for file in ledger.filed(Selection(since=now + timedelta(hours=1)))],
     }
     assert asked == {
         "all": [3, 2, 1], "last": [3, 2], "image": [2], "placement": [2], "reason": [2], "inbox": [3],
@@ -345,3 +346,45 @@ def _lose(db: Engine) -> None:
         raise sa.exc.OperationalError("BEGIN", {}, sqlite3.OperationalError("unable to open database file"))
 
     sa.event.listen(db, "begin", fail)
+
+
+def test_results_are_brought_into_line_with_the_disk_once(db: Engine, ledger: Ledger, arrival: Arrival) -> None:
+    others = [make_arrival(f"s/{number}.png", number, size=11, mtime_ns=22) for number in (2, 3)]
+    ledger.claim(others)
+    ledger.plan([_sorted(one, f"cat/{one.id}.png") for one in (arrival, *others)])
+    ledger.confirm([arrival, others[0]])  # the third is planned only
+    hold = Hold("camera", "old/y.png", 5, 6)
+    found = Found(9, hold, "cat/old/y.png", Placement.SORTED, _SHA, "a" * 32, "cat", None, "found")
+    for _twice in range(2):  # as after a lost acknowledgement
+        ledger.amend(gone=[(1, "gone"), (3, "gone")], moved=[(1, "x"), (2, "dog\udcff.png")], found=[found])
+    rows = {row["id"]: row for row in _rows(db)}
+    assert (rows[1]["status"], rows[1]["detail"], rows[1]["destination"]) == ("vanished", "gone", "cat/1.png")
+    assert (rows[2]["status"], from_text(rows[2]["destination"])) == ("filed", "dog\udcff.png")
+    assert (rows[3]["status"], rows[3]["detail"]) == ("planned", None), "what is in flight is not judged"
+    made = rows[9]
+    assert (made["status"], made["label"], made["model"], made["source_path"]) == ("filed", "cat", None, "old/y.png")
+    assert set(ledger.filed_of([1, 2, 3, 9, 77])) == {2, 9}
+    assert ledger.filed_of([9])[9].filed_at == made["filed_at"]
+    assert ledger.placed_since(1, ["cat/1.png", "cat/3.png", "cat/old/y.png"]) == {"cat/3.png", "cat/old/y.png"}
+    assert ledger.placed_since(3, ["cat/3.png"]) == set()
+    ledger.begin_return(list(ledger.filed_of([2]).values()), hold=True)
+    assert set(ledger.filed_of([2, 9])) == {9}, "one that is being put back is nobody else's to judge"
+
+
+def test_labels_of_every_version_are_known(ledger: Ledger) -> None:
+    ledger.record_model("tiny", 1, "d1", ["cat", "dog"])
+    ledger.record_model("tiny", 2, "d2", ["cat", "cow"])
+    ledger.record_model("other", 1, "d3", ["oak"])
+    assert ledger.labels_of("tiny") == {"cat", "dog", "cow"}
+    assert ledger.labels_of("none") == set()
+    assert ledger.last_id == 0
+
+
+def test_results_come_in_pages_the_newest_first(ledger: Ledger) -> None:
+    arrivals = [make_arrival(f"{number}.png", number) for number in range(1, 6)]
+    ledger.claim(arrivals)
+    ledger.plan([_sorted(arrival, f"cat/{arrival.id}.png") for arrival in arrivals])
+    ledger.confirm(arrivals)
+    assert [file.id for file in ledger.filed(most=2)] == [5, 4]
+    assert [file.id for file in ledger.filed(before=4)] == [3, 2, 1]
+    assert [file.id for file in ledger.filed(Selection(path="2*"), before=4, most=9)] == [2]

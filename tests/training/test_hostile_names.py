@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 
 from bundles import make_bundle
 from pigeonholed.paths import from_text
+from pigeonholed.spreadsheets import bare, shielded
 from pigeonholed_training.__main__ import main
 from pigeonholed_training.data import lists
 from pigeonholed_training.evaluation import record
 from pigeonholed_training.evaluation.record import Prediction, Record
-from pigeonholed_training.spreadsheets import bare, shielded
 from soaking import examples
 from tiny_photos import write_photo
 

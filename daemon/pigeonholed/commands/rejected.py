@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import click
 
 from pigeonholed.commands import Group, chosen_config, config_option
+from pigeonholed.commands.selecting import listed, selecting, selection_of
 from pigeonholed.commands.undo import tell
 
 _LONG_S = 3600.0
+_FILTERS = ("image", "inbox", "reason", "since", "until", "path")
+_limit_option = click.option("--limit", type=click.IntRange(min=1), metavar="N", help="At most N, the newest first.")
 
 
 @click.group(name="rejected", cls=Group)
@@ -19,59 +22,69 @@ def command() -> None:
     """Look at what was refused, and try it again."""
 
 
-def _filters(function: Any) -> Any:
-    for option in (
-        click.option("--image", type=click.IntRange(min=1), metavar="ID", help="Only this one, by its id."),
-        click.option("--inbox", metavar="NAME", help="Only what came from this inbox."),
-        click.option("--reason", metavar="REASON", help="Only what was refused for this reason, such as truncated."),
-    ):
-        function = option(function)
-    return function
-
-
 @command.command(name="list")
-@_filters
+@selecting(*_FILTERS)
+@_limit_option
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 @config_option
 @click.pass_context
 def list_(
-    ctx: click.Context, reason: str | None, inbox: str | None, image: int | None, as_json: bool, config: Path | None
+    ctx: click.Context, /, limit: int | None, as_json: bool, config: Path | None, **filters: str | int | None
 ) -> None:
-    """List refused files, the newest first: id, reason, where it is now, and why."""
-    from pigeonholed.config_errors import one_line
+    """List refused files, the newest first: id, reason, where it is now, and why.
 
-    answer = _perform(chosen_config(ctx, config), "rejected", reason, inbox, image)
-    for entry in answer:
+    Reads the database alone, beside a daemon and without one.
+
+    \b
+    Exit code 0: also where nothing is rejected; 2: wrong usage; 69: no database.
+
+    \b
+    Examples:
+      pigeonholed rejected list --reason truncated --since 2026-11-21
+      pigeonholed rejected list --json --limit 100 | jq -r .destination
+    """  # noqa: D301 (\b is click's sign for lines that stay as they are)
+    from pigeonholed.config import load_settings
+    from pigeonholed.config_errors import one_line
+    from pigeonholed.images import Placement
+
+    selection = replace(selection_of(filters), outcome=Placement.REJECTED)
+    found = False
+    for entry in listed(load_settings(chosen_config(ctx, config)), selection, limit):
+        found = True
         if as_json:
             click.echo(json.dumps(entry, ensure_ascii=True))
         else:
             what = f"{entry['image']:>8}  {entry['reason']:<11}  {entry['destination']}  ({entry['detail']})"
             click.echo(one_line(what))  # names are their droppers', and may try to paint or to forge
-    if not answer and not as_json:
+    if not found and not as_json:
         click.echo("nothing is rejected")
 
 
 @command.command()
-@_filters
+@selecting(*_FILTERS)
+@_limit_option
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 @config_option
 @click.pass_context
 def retry(
-    ctx: click.Context, reason: str | None, inbox: str | None, image: int | None, as_json: bool, config: Path | None
+    ctx: click.Context, /, limit: int | None, as_json: bool, config: Path | None, **filters: str | int | None
 ) -> None:
     """Put refused files back into their inboxes, to be tried again; without a filter, all of them.
 
-    Their old rows become 'returned', and each gets a new row when it is filed again.
-    """
-    tell(_perform(chosen_config(ctx, config), "retry", reason, inbox, image), as_json=as_json)
+    Their old rows become 'returned', and each gets a new row when it is filed again. 'rejected list' with the same
+    filters shows which they are.
 
+    \b
+    Exit code 0: done; 1: some stayed, each is named; 2: wrong usage; 69: something needed is away.
 
-def _perform(config: Path | None, request: str, reason: str | None, inbox: str | None, image: int | None) -> Any:
+    \b
+    Example:
+      pigeonholed rejected retry --reason io-error --path 'scanner/*'
+    """  # noqa: D301
     from pigeonholed.config import load_settings
     from pigeonholed.operations import alone
     from pigeonholed.reaching import perform
 
-    settings = load_settings(config)
-    given = {"reason": reason, "inbox": inbox, "image": image}
-    arguments = {key: value for key, value in given.items() if value is not None}
-    return perform(settings, request, arguments, alone=alone(settings), timeout_s=_LONG_S)
+    arguments = selection_of(filters).as_arguments() | ({} if limit is None else {"limit": limit})
+    settings = load_settings(chosen_config(ctx, config))
+    tell(perform(settings, "retry", arguments, alone=alone(settings), timeout_s=_LONG_S), as_json=as_json)

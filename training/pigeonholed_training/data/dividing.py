@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from pigeonholed import durable
+from pigeonholed.spreadsheets import shielded
 from pigeonholed_training.data import likeness, sources
 from pigeonholed_training.data.building import new_folder, require_new, require_room
 from pigeonholed_training.data.findings import name_of
 from pigeonholed_training.data.inspecting import inspect
 from pigeonholed_training.data.splitting import Part, allot
 from pigeonholed_training.errors import Misconfigured, WrongUsage
-from pigeonholed_training.spreadsheets import shielded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

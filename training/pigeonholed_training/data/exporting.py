@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Final
 from pigeonholed import durable
 from pigeonholed.labels import fault_among, fault_of
 from pigeonholed.paths import to_text
+from pigeonholed.spreadsheets import shielded
 from pigeonholed_training.data.classing import ClassFolders
 from pigeonholed_training.data.proof import Refused, prove, reading
 from pigeonholed_training.errors import Misconfigured, Unavailable, WrongUsage
-from pigeonholed_training.spreadsheets import shielded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping

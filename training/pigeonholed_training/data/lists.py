@@ -8,9 +8,9 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from pigeonholed.spreadsheets import bare
 from pigeonholed_training.data.splitting import Part
 from pigeonholed_training.errors import Misconfigured, WrongUsage
-from pigeonholed_training.spreadsheets import bare
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

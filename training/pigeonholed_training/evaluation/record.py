@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Final, Literal, get_args
 
 from pigeonholed import durable
 from pigeonholed.paths import to_text
+from pigeonholed.spreadsheets import bare, shielded
 from pigeonholed_training.data.splitting import Part
 from pigeonholed_training.errors import Misconfigured
-from pigeonholed_training.spreadsheets import bare, shielded
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping

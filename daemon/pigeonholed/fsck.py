@@ -1,0 +1,356 @@
+"""Disk against database: what is filed and is not there, and what is there and is not filed.
+
+Nothing is changed here. A daemon may be at work meanwhile: whatever seems to be wrong is looked at again, in the
+database and on the disk, before it is told.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from dataclasses import dataclass
+from itertools import groupby
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+
+from pigeonholed.contents import sha256_of
+from pigeonholed.database import identity_of
+from pigeonholed.errors import Unavailable
+from pigeonholed.findings import Finding, Kind
+from pigeonholed.finishing import explains, explanation_in
+from pigeonholed.images import Placement, Status
+from pigeonholed.output import PRIVATE, owner_of
+from pigeonholed.paths import from_text, to_text
+from pigeonholed.placing import sidecar_of
+from pigeonholed.snapshot import snapshot
+from pigeonholed.steps import HoldState
+from pigeonholed.surveying import ASIDE, Survey
+from pigeonholed.tables import holds, images
+from pigeonholed.workfolders import left_over
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from sqlalchemy.engine import Connection
+
+    from pigeonholed.settings import Settings
+
+_BATCH = 200
+_SIDECAR = sidecar_of("")
+_REJECTED = "_rejected/"
+_PASSING = frozenset({Kind.MISSING, Kind.MOVED, Kind.TWICE, Kind.CHANGED, Kind.REASON_MISSING, Kind.REASON_FOREIGN})
+"""What may be true for a moment, while a daemon puts the file back or files it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """What is looked at, and how closely.
+
+    Attributes:
+        inbox: rows of this one, and its output; None for all.
+        fast: only whether files are there, and their sizes; contents are read where one is missing, to find it again.
+        resting: no process works on these files, so that what is unfinished stays so.
+    """
+
+    inbox: str | None = None
+    fast: bool = False
+    resting: bool = True
+
+
+class Progress:
+    """Told how far it is; this one tells nobody."""
+
+    def begins(self, what: str, total: int | None = None) -> None:
+        """Something else is done from now on, so many times if that is known."""
+
+    def advances(self, count: int) -> None:
+        """So much more of it is done."""
+
+
+class Check:
+    """One comparison. Owned by one thread.
+
+    Args:
+        settings: which database, outputs and inboxes.
+        scope: how much of them.
+        progress: told of how far it is.
+
+    Attributes:
+        rows: how many results were looked at, and
+        files: how many files lie in the outputs, when `findings` has ended.
+        last_id: the highest id that was known when the rows were read.
+        unconfigured: results of inboxes that are not configured, which nobody can look at, by inbox.
+    """
+
+    def __init__(self, settings: Settings, scope: Scope, progress: Progress | None = None) -> None:
+        self._settings = settings
+        self._scope = scope
+        self._progress = progress or Progress()
+        chosen = [inbox for inbox in settings.inbox if scope.inbox in (None, inbox.name)]
+        self._outputs = list(dict.fromkeys(str(inbox.output) for inbox in chosen))
+        self._inboxes = chosen
+        self._survey: Survey
+        self.rows = self.files = 0
+        self.last_id = 0
+        self.unconfigured: dict[str, int] = {}
+
+    def findings(self) -> Iterator[Finding]:
+        """Every disagreement, as it is found.
+
+        Raises:
+            Unavailable: an output is not there, or not the one that it was; or the database cannot be read.
+        """
+        numbers = {name: number for number, name in enumerate(self._outputs)}
+        inboxes = {inbox.name: numbers.get(str(inbox.output), ASIDE) for inbox in self._settings.inbox}
+        self._survey = Survey(self._outputs, self._progress.advances)
+        try:
+            self._progress.begins("files")
+            with snapshot(self._settings) as connection:
+                self._require_outputs(connection)
+            self.files = self._survey.walk()
+            self._progress.begins("rows")
+            with snapshot(self._settings) as connection:
+                yield from self._of_database(connection)
+                self._survey.read(connection, inboxes)
+            self.unconfigured, self.last_id = self._survey.unconfigured, self._survey.last_id
+            yield from self._told(self._of_rows())
+            yield from self._of_files()
+            yield from self._of_unfinished()
+        finally:
+            self._survey.close()
+
+    def _require_outputs(self, connection: Connection) -> None:
+        """An output whose mount is away must not make all that is filed in it look as if it were gone."""
+        identity = identity_of(connection.engine)
+        filed = sa.select(images.c.inbox).where(images.c.status == Status.FILED, images.c.destination.is_not(None))
+        for output in self._outputs:
+            owner = owner_of(os.path.join(output, PRIVATE))
+            if owner == identity:
+                continue
+            if owner is not None:
+                raise Unavailable(
+                    f"cannot compare the output {to_text(output)}: it belongs to another database; "
+                    "choose the configuration whose output it is"
+                )
+            names = [inbox.name for inbox in self._settings.inbox if str(inbox.output) == output]
+            if connection.execute(filed.where(images.c.inbox.in_(names)).limit(1)).first() is not None:
+                raise Unavailable(
+                    f"cannot compare the output {to_text(output)}: it is not there, or not the folder that it was "
+                    "(.pigeonholed/owner is missing); if its mount is away, mount it again"
+                )
+
+    def _of_database(self, connection: Connection) -> Iterator[Finding]:
+        if connection.dialect.name == "sqlite":
+            for (verdict,) in connection.exec_driver_sql("PRAGMA quick_check(10)"):
+                if verdict != "ok":
+                    file = to_text(str(self._settings.database.file))
+                    yield Finding(Kind.DATABASE, file, f"SQLite finds it damaged: {verdict}")
+
+    def _told(self, findings: Iterable[Finding]) -> Iterator[Finding]:
+        """Those that are still so at a second look."""
+        batch: list[Finding] = []
+        for finding in findings:
+            batch.append(finding)
+            if len(batch) == _BATCH:
+                yield from self._still(batch)
+                batch = []
+        yield from self._still(batch)
+
+    def _still(self, batch: Sequence[Finding]) -> Iterator[Finding]:
+        passing = [finding for finding in batch if finding.kind in _PASSING]
+        places = self._places([finding.image for finding in passing if finding.image is not None])
+        for finding in batch:
+            stands = finding.kind not in _PASSING or places.get(finding.image) == finding.path
+            if stands and self._is_so(finding):
+                yield finding
+
+    def _places(self, ids: Sequence[int]) -> dict[int | None, str]:
+        """Where the rows say now that files are; those that are not filed, or are being put back, are left out."""
+        if not ids:
+            return {}
+        going = sa.exists().where(
+            holds.c.image_id == images.c.id, holds.c.state.in_([HoldState.RETURNING.value, HoldState.RETRYING.value])
+        )
+        query = sa.select(images.c.id, images.c.destination).where(
+            images.c.id.in_(ids), images.c.status == Status.FILED, ~going
+        )
+        with snapshot(self._settings) as connection:
+            return {row.id: row.destination for row in connection.execute(query)}
+
+    def _is_so(self, finding: Finding) -> bool:
+        path = os.path.join(finding.folder, from_text(finding.path))
+        if finding.kind is Kind.MISSING:
+            return not os.path.lexists(path)
+        if finding.kind is Kind.MOVED:
+            return os.path.lexists(os.path.join(finding.folder, from_text(finding.facts["found"])))
+        if finding.kind is Kind.REASON_MISSING:
+            return not os.path.lexists(sidecar_of(path))
+        return True
+
+    def _of_rows(self) -> Iterator[Finding]:
+        self._progress.begins("results", self._survey.count_filed(self._scope.inbox))
+        for number, folder, why in self._survey.unreadable:
+            yield Finding(Kind.UNREADABLE, folder or ".", f"cannot be looked into: {why}", self._outputs[number])
+        for (number, _place), group in groupby(
+            self._survey.filed(self._scope.inbox), key=lambda row: (row["output"], row["destination"])
+        ):
+            rows = list(group)
+            yield from self._of_place(self._outputs[number], rows)
+            self.rows += len(rows)
+            self._progress.advances(len(rows))
+
+    def _of_place(self, folder: str, rows: Sequence[dict[str, Any]]) -> Iterator[Finding]:
+        """One place, and the rows that claim it, the newest first."""
+        path = rows[0]["destination"]
+        if not is_clean(from_text(path)):
+            yield from (self._finding(Kind.ROW, row, folder, "is no place in an output") for row in rows)
+            return
+        faults = [self._fault(folder, row) for row in rows]
+        owner = next((row for row, fault in zip(rows, faults, strict=True) if fault is None), None)
+        for row, fault in zip(rows, faults, strict=True):
+            if row is owner:
+                yield from self._of_reason(folder, row)
+            elif fault is not None and fault.kind is not Kind.CHANGED:
+                yield self._elsewhere(fault, row) if fault.kind is Kind.MISSING else fault
+            elif fault is not None and owner is None and row is rows[0]:
+                yield self._elsewhere(fault, row)  # somebody may have put another in its place
+            else:
+                kept = (owner or rows[0])["id"]
+                what = f"is the file of row {kept}, and row {row['id']} claims it, too"
+                yield self._elsewhere(self._finding(Kind.TWICE, row, folder, what, facts={"other": kept}), row)
+
+    def _fault(self, folder: str, row: dict[str, Any]) -> Finding | None:
+        """What is wrong with the file in the place of a row; None where it is the very one."""
+        path = os.path.join(folder, from_text(row["destination"]))
+        try:
+            status = os.lstat(path)  # at the moment, not when the folders were walked
+        except (FileNotFoundError, NotADirectoryError):
+            return self._finding(Kind.MISSING, row, folder, "is not where it was filed")
+        except OSError as error:
+            return self._finding(Kind.UNREADABLE, row, folder, f"cannot be looked at: {error.strerror}")
+        what = None
+        if not stat.S_ISREG(status.st_mode):
+            what = "is no regular file any more"
+        elif status.st_size != row["size"]:
+            what = f"has {status.st_size} bytes, and had {row['size']} when it was filed"
+        if what is not None:
+            return self._finding(Kind.CHANGED, row, folder, what)
+        return None if self._scope.fast or row["sha256"] is None else self._fault_of_bytes(path, folder, row)
+
+    def _fault_of_bytes(self, path: str, folder: str, row: dict[str, Any]) -> Finding | None:
+        try:
+            if sha256_of(path) == row["sha256"]:
+                return None
+        except FileNotFoundError:
+            return self._finding(Kind.MISSING, row, folder, "is not where it was filed")
+        except OSError as error:
+            return self._finding(Kind.UNREADABLE, row, folder, f"cannot be read: {error.strerror}")
+        return self._finding(Kind.CHANGED, row, folder, "has other bytes than when it was filed")
+
+    def _elsewhere(self, fault: Finding, row: dict[str, Any]) -> Finding:
+        """The same fault, or that the file has been moved, where one with its bytes lies about."""
+        if row["sha256"] is None:
+            return fault
+        root, name = fault.folder, row["destination"].rpartition("/")[2]
+
+        def hash_of(path: str) -> str | None:
+            try:
+                return sha256_of(os.path.join(root, from_text(path)))
+            except OSError:
+                return None
+
+        found = self._survey.claim_orphan(row["output"], row["size"], row["sha256"], name, hash_of)
+        if found is None:
+            return fault
+        return self._finding(Kind.MOVED, row, root, f"is at {found} now", facts={**fault.facts, "found": found})
+
+    def _of_reason(self, folder: str, row: dict[str, Any]) -> Iterator[Finding]:
+        """The explanation beside a rejected file; one that a person has moved to another folder needs none."""
+        if row["outcome"] != Placement.REJECTED or not row["destination"].startswith(_REJECTED):
+            return
+        sidecar = sidecar_of(os.path.join(folder, from_text(row["destination"])))
+        if not os.path.lexists(sidecar):
+            yield self._finding(Kind.REASON_MISSING, row, folder, "has no .reason.json beside it")
+            return
+        try:
+            if not explains(sidecar, row["arrival"]):
+                yield self._finding(Kind.REASON_FOREIGN, row, folder, "has a .reason.json beside it that is of another")
+        except OSError as error:
+            what = f"has a .reason.json beside it that cannot be read: {error.strerror}"
+            yield self._finding(Kind.UNREADABLE, row, folder, what)
+
+    def _of_files(self) -> Iterator[Finding]:
+        self._progress.begins("other files")
+        for entry in self._survey.odd():
+            folder = self._outputs[entry["output"]]
+            if os.path.lexists(os.path.join(folder, from_text(entry["path"]))):
+                what = "is no regular file, and no row explains it"
+                yield Finding(Kind.UNEXPLAINED, entry["path"], what, folder, remedy="move it away")
+        suspects: list[Finding] = []
+        for entry in self._survey.orphans():
+            found = self._of_orphan(self._outputs[entry["output"]], entry)
+            suspects += [found] if found is not None else []
+            if len(suspects) == _BATCH:
+                yield from self._unexplained(suspects)
+                suspects = []
+        yield from self._unexplained(suspects)
+
+    def _of_orphan(self, folder: str, entry: dict[str, Any]) -> Finding | None:
+        path: str = entry["path"]
+        if path.endswith(_SIDECAR):
+            explained = path.removesuffix(_SIDECAR)
+            if self._survey.is_filed(entry["output"], explained, Placement.REJECTED.value):
+                return None
+            if os.path.lexists(os.path.join(folder, from_text(explained))):
+                return None  # it goes with a file that is told of itself
+            if _explanation_in(os.path.join(folder, from_text(path))) is not None:
+                return Finding(Kind.REASON_STRAY, path, "explains a file that is not filed there", folder)
+        return Finding(Kind.UNEXPLAINED, path, "is of no row", folder)
+
+    def _unexplained(self, suspects: Sequence[Finding]) -> Iterator[Finding]:
+        """Those that are still there, and that no row of a moment ago speaks of."""
+        there = [found for found in suspects if os.path.lexists(os.path.join(found.folder, from_text(found.path)))]
+        known = set() if self._scope.resting else self._recent([found.path for found in there])
+        yield from (found for found in there if not {found.path, found.path.removesuffix(_SIDECAR)} & known)
+
+    def _recent(self, paths: Sequence[str]) -> set[str]:
+        """Which of these have come into the database since the rows were read: their names were given away anew."""
+        query = sa.select(images.c.destination).where(
+            images.c.id > self._survey.last_id, images.c.destination.in_([*paths, *_without_suffix(paths)])
+        )
+        with snapshot(self._settings) as connection:
+            return set(connection.scalars(query))
+
+    def _of_unfinished(self) -> Iterator[Finding]:
+        for row in self._survey.lost(self._scope.inbox):
+            what = f"is lost: {row['detail'] or 'nobody knows why'}"
+            yield Finding(Kind.LOST, row["path"], what, inbox=row["inbox"], image=row["id"])
+        if self._scope.resting:
+            for row in self._survey.flying(self._scope.inbox):
+                what = f"is not finished: {row['status']}"
+                yield Finding(Kind.IN_FLIGHT, row["path"], what, inbox=row["inbox"], image=row["id"])
+        inboxes = [str(inbox.path) for inbox in self._inboxes]
+        yield from left_over(self._outputs, inboxes, self._survey.is_flying, resting=self._scope.resting)
+
+    def _finding(
+        self, kind: Kind, row: dict[str, Any], folder: str, what: str, facts: dict[str, Any] | None = None
+    ) -> Finding:
+        return Finding(kind, row["destination"], what, folder, row["inbox"], row["id"], facts=facts or {})
+
+
+def _explanation_in(path: str) -> dict[str, Any] | None:
+    try:
+        return explanation_in(path)
+    except OSError:
+        return None
+
+
+def _without_suffix(paths: Iterable[str]) -> list[str]:
+    return [path.removesuffix(_SIDECAR) for path in paths if path.endswith(_SIDECAR)]
+
+
+def is_clean(path: str) -> bool:
+    """Whether a path leads to something below an output that is not in its work folder."""
+    parts = path.split("/")
+    return parts[0] != PRIVATE and not {"", ".", ".."} & set(parts)
