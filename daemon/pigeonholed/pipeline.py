@@ -322,6 +322,7 @@ def _announce(settings: Settings, records: Records, metrics: Metrics, lane: Lane
         if (inbox.model, inbox.version) == key:
             metrics.add_inbox(inbox.name, bundle.labels)
             metrics.add_model(inbox.name, bundle.name, bundle.version, classifier.runtime, classifier.device)
+            metrics.drift.serve(inbox.name, bundle.name, bundle.version, bundle.manifest)
     log.info(
         "model_loaded",
         model=bundle.name,
