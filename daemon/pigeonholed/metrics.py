@@ -151,11 +151,13 @@ class Metrics:
         batch_flush_total: counter (reason): batches by `Flush`.
         queue_images: gauge (stage): pictures waiting for a stage of `QUEUED_STAGES`.
         queue_oldest_age_seconds: gauge (inbox): age of the picture that waits longest, 0 when none waits.
-        stage_duration_seconds: histogram (stage): time spent in a `Stage`.
-        end_to_end_seconds: histogram (inbox): from the last change of a file to the moment it is filed.
+        stage_duration_seconds: histogram (stage): time spent in a `Stage`; of a file in settle (since its last change),
+            read, decode and queue, of a batch in claim, infer, record and file.
+        end_to_end_seconds: histogram (inbox): from the moment a file was found complete to that it is filed.
         confidence_ratio: histogram (model): calibrated probability of the best label.
         errors_total: counter (stage, reason): faults of the machinery; `Stage` and `Fault`; see `count_error`.
         retries_total: counter (stage): attempts repeated after a fault.
+        database_available: gauge: 1 when the last attempt to write to the database succeeded, else 0.
         rescan_recovered_total: counter (inbox): files that a rescan found and no event had announced.
         inbox_available: gauge (inbox): 1 when the inbox can be listed, else 0.
         last_success_timestamp_seconds: gauge (inbox): when a picture was last filed, 0 when never; Unix time.
@@ -334,7 +336,10 @@ class Metrics:
             "stage_duration_seconds", "Time spent in a stage.", _STAGE_BUCKETS_S, "stage"
         )
         self.end_to_end_seconds = self._histogram(
-            "end_to_end_seconds", "From a file's last change until it is filed.", _END_TO_END_BUCKETS_S, "inbox"
+            "end_to_end_seconds",
+            "From when a file was found complete until it is filed.",
+            _END_TO_END_BUCKETS_S,
+            "inbox",
         )
         self.inbox_available = self._gauge("inbox_available", "1 when the inbox can be listed.", "inbox")
         self.last_success_timestamp_seconds = self._gauge(
@@ -395,6 +400,9 @@ class Metrics:
     def _make_faults(self) -> None:
         self.errors_total = self._counter("errors_total", "Faults of the machinery.", "stage", "reason")
         self.retries_total = self._counter("retries_total", "Attempts repeated after a fault.", "stage")
+        self.database_available = self._gauge(
+            "database_available", "1 when the last attempt to write to the database succeeded."
+        )
         self.rescan_recovered_total = self._counter(
             "rescan_recovered_total", "Files that a rescan found and no event had announced.", "inbox"
         )

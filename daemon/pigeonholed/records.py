@@ -23,7 +23,7 @@ from pigeonholed.store import ModelStore
 from pigeonholed.writer import Writer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from sqlalchemy.engine import Engine
@@ -60,7 +60,12 @@ class Records:
 
 @contextmanager
 def open_records(
-    settings: Settings, *, stop: threading.Event | None = None, serving: bool = False, may_upgrade: bool = True
+    settings: Settings,
+    *,
+    stop: threading.Event | None = None,
+    serving: bool = False,
+    may_upgrade: bool = True,
+    on_retry: Callable[[Exception], None] = lambda _error: None,
 ) -> Iterator[Records]:
     """Open everything that files and rows are changed through.
 
@@ -69,13 +74,18 @@ def open_records(
         stop: set when the process should end.
         serving: wait for what is away, for as long as that takes, instead of failing.
         may_upgrade: an older database is upgraded rather than refused.
+        on_retry: called with the error each time that a change could not be written and is about to be tried again.
 
     Raises:
         UserError: something is missing, held by another process, or cannot be used.
     """
     stop = stop or threading.Event()
     with ExitStack() as stack:
-        engine, ledger = _open_database(settings, stop, stack, serving=serving, may_upgrade=may_upgrade)
+        engine = _open_database(settings, stop, stack, serving=serving, may_upgrade=may_upgrade)
+        writer = Writer(engine, patience_s=None if serving else _PATIENCE_S, stop=stop, on_retry=on_retry)
+        writer.start()
+        stack.callback(writer.stop)
+        ledger = Ledger(engine, writer)
         check_inboxes(settings, ledger, serving=serving)
         outputs = _open_outputs(settings, ledger, stack)
         deliveries = {
@@ -89,7 +99,7 @@ def open_records(
 
 def _open_database(
     settings: Settings, stop: threading.Event, stack: ExitStack, *, serving: bool, may_upgrade: bool
-) -> tuple[Engine, Ledger]:
+) -> Engine:
     if settings.database.file is not None:
         check_place(settings.database.file)
     engine = database.connect(settings.database.url)
@@ -97,10 +107,7 @@ def _open_database(
     waits = serving and settings.database.file is None
     database.wait_for(engine, stop, patience_s=None if waits else 0.0)
     database.prepare(engine, may_upgrade=may_upgrade)
-    writer = Writer(engine, patience_s=None if serving else _PATIENCE_S, stop=stop)
-    writer.start()
-    stack.callback(writer.stop)
-    return engine, Ledger(engine, writer)
+    return engine
 
 
 def check_place(file: Path) -> None:

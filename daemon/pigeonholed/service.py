@@ -147,6 +147,7 @@ class Service:
         for stage, count in self.engine.waiting().items():
             self.metrics.queue_images.labels(stage).set(count)
         self.metrics.queue_images.labels(Stage.SETTLE).set(sum(len(watch.window) for watch in self.watches))
+        self.metrics.database_available.set(self.records.ledger.reachable)
         for watch in self.watches:
             name = watch.rules.name
             self.metrics.inbox_available.labels(name).set(watch.available)

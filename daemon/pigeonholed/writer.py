@@ -20,7 +20,7 @@ import structlog
 from pigeonholed.database import unavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from sqlalchemy.engine import Connection, Engine
 
@@ -54,6 +54,7 @@ class Writer:
         engine: where to.
         patience_s: how long a database may be away before a change fails; None waits for ever.
         stop: set when the process should end; a database that is away is then waited for only `_GRACE_S` more.
+        on_retry: called with the error before each wait.
 
     The connection is owned by the writer's thread; every other method may be called from any thread.
     """
@@ -62,11 +63,19 @@ class Writer:
     _LONGEST_WAIT_S = 5.0
     _GRACE_S = 10.0
 
-    def __init__(self, engine: Engine, *, patience_s: float | None = None, stop: threading.Event | None = None) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        patience_s: float | None = None,
+        stop: threading.Event | None = None,
+        on_retry: Callable[[Exception], None] = lambda _error: None,
+    ) -> None:
         self._engine = engine
         self._patience_s = patience_s
         self._requests: queue.SimpleQueue[_Request | None] = queue.SimpleQueue()
         self._stop = stop or threading.Event()
+        self._on_retry = on_retry
         self._away_since: float | None = None
         self._connection: Connection | None = None
         self._thread = threading.Thread(target=self._run, name="ledger", daemon=True)
@@ -170,6 +179,7 @@ class Writer:
         elif self._stop.is_set() and now - self._away_since > self._GRACE_S:
             failure = Stopped("stopped while the database was away")
         else:
+            self._on_retry(error)
             threading.Event().wait(wait_s)
         if failure is None:
             return True

@@ -53,6 +53,7 @@ OURS = {
     "overwrites_refused_total": ("counter", {"inbox"}),
     "orphans_found_total": ("counter", set()),
     "event_queue_overflows_total": ("counter", set()),
+    "database_available": ("gauge", set()),
     "drift_window_images": ("gauge", {"inbox"}),
     "drift_label_distance_ratio": ("gauge", {"inbox"}),
     "drift_label_chance_ratio": ("gauge", {"inbox"}),
