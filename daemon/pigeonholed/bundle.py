@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from pigeonholed import labels as words
 from pigeonholed import sealing
+from pigeonholed.reference import Reference
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -105,6 +106,7 @@ class Manifest(_Frozen):
     thresholds: tuple[Threshold, ...]
     precision_target: float = Field(default=0.98, gt=0.0, lt=1.0)
     metrics: dict[str, Any] = Field(default_factory=dict)
+    reference: Reference | None = None  # of versions from before it was kept, and of models that no pictures judged
     data_fingerprint: str = ""
     recipe: str = ""
     seed: int = 0
@@ -127,6 +129,8 @@ class Manifest(_Frozen):
             fault = "the thresholds are not one for each label, in the same order"
         if fault is None and self.output == "sigmoid" and len(self.labels) != 2:
             fault = "a sigmoid output needs exactly two labels"
+        if fault is None and self.reference is not None and len(self.reference.labels) != len(self.labels):
+            fault = "the reference does not count each label"
         if fault is not None:
             raise ValueError(fault)
         return self

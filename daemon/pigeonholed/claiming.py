@@ -198,6 +198,7 @@ class Claimer:
         return self._patience.retry("claim", "look for a file that was taken", partial(feed.custody.has, arrival))
 
     def _block(self, feed: Feed, folder: str, error: OSError) -> None:
+        self._metrics.count_error(Stage.CLAIM, error)
         feed.blocked[folder] = self._clock() + _BLOCKED_S
         log.warning("folder_blocked", folder=to_text(folder), error=error.strerror, again_in_s=_BLOCKED_S)
 

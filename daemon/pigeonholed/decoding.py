@@ -107,7 +107,9 @@ def _decoded(
     except imaging.ImagingError as error:
         return Rejected(arrival, fingerprint, error.reason, error.detail)
     moment = taken_at(data) if demand.wants_date else None
-    return Decoded(arrival, fingerprint, picture.pixels, picture.width, picture.height, moment, demand.spec)
+    return Decoded(
+        arrival, fingerprint, picture.pixels, picture.width, picture.height, moment, demand.spec, time.monotonic()
+    )
 
 
 def _read(path: str, max_bytes: int) -> tuple[bytes | None, Fingerprint]:

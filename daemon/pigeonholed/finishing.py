@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -24,11 +25,13 @@ from pigeonholed.disk import is_folder, require_gone
 from pigeonholed.images import Classified, Placement, Status, Withdrawn, mtime_ns_of
 from pigeonholed.ledger import Plan
 from pigeonholed.log_lines import escaped
+from pigeonholed.metrics import Stage
 from pigeonholed.paths import to_text
 from pigeonholed.placing import alternatives, clear_of_files, flattened, placement_of, sidecar_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
+    from contextlib import AbstractContextManager
 
     from pigeonholed.custody import Custody
     from pigeonholed.images import Arrival, Handled, Outcome
@@ -77,6 +80,7 @@ class Finisher:
         on_filed: told of the plans that have become results, once each.
         on_withdrawn: told of arrivals that leave no result, once each.
         on_taken: told of plans whose name somebody else has taken, before they get another.
+        timed: measures the recording and the filing of a batch.
     """
 
     def __init__(
@@ -87,6 +91,7 @@ class Finisher:
         on_filed: Callable[[Sequence[Plan]], None],
         on_withdrawn: Callable[[Sequence[Withdrawn]], None],
         on_taken: Callable[[Plan], None] = lambda _plan: None,
+        timed: Callable[[Stage], AbstractContextManager[object]] = lambda _stage: nullcontext(),
     ) -> None:
         self._deliveries = deliveries
         self._ledger = ledger
@@ -94,6 +99,7 @@ class Finisher:
         self._on_filed = on_filed
         self._on_withdrawn = on_withdrawn
         self._on_taken = on_taken
+        self._timed = timed
         self._moved: list[Plan] = []
         self._folders: dict[Output, set[str]] = {}
         self._sidecars: dict[Output, set[str]] = {}
@@ -102,10 +108,12 @@ class Finisher:
         """Plan and move a batch, and confirm the one before."""
         plans, withdrawn = self._planned(handled)
         if plans:
-            self._sync(plans)
-            self._ledger.plan(plans, [plan.arrival for plan in self._moved])
+            with self._timed(Stage.RECORD):
+                self._sync(plans)
+                self._ledger.plan(plans, [plan.arrival for plan in self._moved])
             self._confirmed()
-            self._move(plans)
+            with self._timed(Stage.FILE):
+                self._move(plans)
         if withdrawn:
             self._withdraw(withdrawn)
 

@@ -122,7 +122,7 @@ class Fingerprint:
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """A picture ready for a model; `pixels` are what `spec` asks for."""
+    """A picture ready for a model since `ready_s` (monotonic); `pixels` are what `spec` asks for."""
 
     arrival: Arrival
     fingerprint: Fingerprint
@@ -131,6 +131,7 @@ class Decoded:
     height: int
     taken_at: datetime | None = None
     spec: PixelSpec | None = None
+    ready_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

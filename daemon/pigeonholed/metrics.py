@@ -8,9 +8,10 @@ tells "none yet" from "not measured". No label carries a path, a file name or fr
 from __future__ import annotations
 
 import errno
+import math
 import platform
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
@@ -24,6 +25,7 @@ from prometheus_client.registry import Collector
 
 from pigeonholed.accounts import Accounts
 from pigeonholed.batching import Flush
+from pigeonholed.drift import Drift, Drifts
 from pigeonholed.images import Placement, Reason
 
 
@@ -138,6 +140,7 @@ class Metrics:
         registry: the collector registry that holds them, and the process's own (`process_*`).
         lock: held while numbers change that belong together, and while a scrape reads them.
         accounts: changes those of them that say what begins and ends.
+        drift: what the metrics of drift are read from.
         images_processed_total: counter (inbox, outcome): filed pictures; outcome is a `Placement`.
         images_classified_total: counter (inbox, label): pictures filed as sorted or unsure, by label.
         images_rejected_total: counter (inbox, reason): refused pictures; reason is a `Reason`.
@@ -148,11 +151,13 @@ class Metrics:
         batch_flush_total: counter (reason): batches by `Flush`.
         queue_images: gauge (stage): pictures waiting for a stage of `QUEUED_STAGES`.
         queue_oldest_age_seconds: gauge (inbox): age of the picture that waits longest, 0 when none waits.
-        stage_duration_seconds: histogram (stage): time spent in a `Stage`.
-        end_to_end_seconds: histogram (inbox): from the last change of a file to the moment it is filed.
+        stage_duration_seconds: histogram (stage): time spent in a `Stage`; of a file in settle (since its last change),
+            read, decode and queue, of a batch in claim, infer, record and file.
+        end_to_end_seconds: histogram (inbox): from the moment a file was found complete to that it is filed.
         confidence_ratio: histogram (model): calibrated probability of the best label.
         errors_total: counter (stage, reason): faults of the machinery; `Stage` and `Fault`; see `count_error`.
         retries_total: counter (stage): attempts repeated after a fault.
+        database_available: gauge: 1 when the last attempt to write to the database succeeded, else 0.
         rescan_recovered_total: counter (inbox): files that a rescan found and no event had announced.
         inbox_available: gauge (inbox): 1 when the inbox can be listed, else 0.
         last_success_timestamp_seconds: gauge (inbox): when a picture was last filed, 0 when never; Unix time.
@@ -170,6 +175,13 @@ class Metrics:
         overwrites_refused_total: counter (inbox): moves whose name was taken meanwhile; another name was planned.
         orphans_found_total: counter: batch folders with files that no row explains; left alone. Stays 0.
         event_queue_overflows_total: counter: times that the kernel dropped file events; a scan makes up for them.
+        drift_window_images: gauge (inbox): recent pictures by weight; see `drift`.
+        drift_label_distance_ratio: gauge (inbox): how differently labels are spread than at training, or NaN.
+        drift_label_chance_ratio: gauge (inbox): what of that chance alone exceeds once in a thousand times.
+        drift_confidence_fall_ratio: gauge (inbox): how much less sure the model is than at training.
+        drift_confidence_chance_ratio: gauge (inbox): as above.
+        unsure_share_ratio: gauge (inbox): recent pictures below the model's own threshold for their label.
+        unsure_share_training_ratio: gauge (inbox): those of the pictures that the model was judged by.
         build_info: gauge (version, python, keras, openvino): 1.
         reviews_total: counter (inbox, result): what people said of a label: `confirmed` or `corrected`.
     """
@@ -184,11 +196,13 @@ class Metrics:
         self.registry = CollectorRegistry()
         self.lock = threading.RLock()
         self.accounts = Accounts(self)
+        self.drift = Drifts(self.lock)
         self._model_info_of: dict[str, tuple[str, ...]] = {}  # owner: whoever calls add_model, one thread
         self._make_outcomes()
         self._make_inference()
         self._make_flow()
         self._make_accounts()
+        self._make_drift()
         self._make_faults()
         versions = (
             version or _version_of("pigeonholed"),
@@ -230,6 +244,26 @@ class Metrics:
             (self.unaccounted_files, self.accounts.unaccounted),
         ):
             gauge.labels(inbox).set_function(partial(read, inbox))
+        self._add_drift(inbox)
+
+    def _add_drift(self, inbox: str) -> None:
+        """Read what is told of drift when it is asked for."""
+
+        def read(of: Callable[[Drift], float | None]) -> float:
+            drift = self.drift.of(inbox)
+            value = None if drift is None else of(drift)
+            return math.nan if value is None else value
+
+        for gauge, of in (
+            (self.drift_label_distance_ratio, lambda drift: drift.labels and drift.labels.distance),
+            (self.drift_label_chance_ratio, lambda drift: drift.labels and drift.labels.chance),
+            (self.drift_confidence_fall_ratio, lambda drift: drift.confidence and drift.confidence.distance),
+            (self.drift_confidence_chance_ratio, lambda drift: drift.confidence and drift.confidence.chance),
+            (self.unsure_share_ratio, lambda drift: drift.unsure),
+            (self.unsure_share_training_ratio, lambda drift: drift.unsure_at_training),
+        ):
+            gauge.labels(inbox).set_function(partial(read, of))
+        self.drift_window_images.labels(inbox).set_function(partial(self.drift.images, inbox))
 
     def add_model(self, inbox: str, model: str, version: int, runtime: str, device: str) -> None:
         """Say what serves an inbox from now on, in place of what served it before; the counts of both stay."""
@@ -304,7 +338,10 @@ class Metrics:
             "stage_duration_seconds", "Time spent in a stage.", _STAGE_BUCKETS_S, "stage"
         )
         self.end_to_end_seconds = self._histogram(
-            "end_to_end_seconds", "From a file's last change until it is filed.", _END_TO_END_BUCKETS_S, "inbox"
+            "end_to_end_seconds",
+            "From when a file was found complete until it is filed.",
+            _END_TO_END_BUCKETS_S,
+            "inbox",
         )
         self.inbox_available = self._gauge("inbox_available", "1 when the inbox can be listed.", "inbox")
         self.last_success_timestamp_seconds = self._gauge(
@@ -338,9 +375,39 @@ class Metrics:
             "reclassified_images_total", "Filed pictures that a newer model looked at.", "inbox", "result"
         )
 
+    def _make_drift(self) -> None:
+        self.drift_window_images = self._gauge(
+            "drift_window_images", "Recent pictures by weight, which drift is told from.", "inbox"
+        )
+        self.drift_label_distance_ratio = self._gauge(
+            "drift_label_distance_ratio",
+            "Total variation distance of the labels of recent pictures from training; NaN while unknown.",
+            "inbox",
+        )
+        self.drift_label_chance_ratio = self._gauge(
+            "drift_label_chance_ratio", "The part of drift_label_distance_ratio that may be chance.", "inbox"
+        )
+        self.drift_confidence_fall_ratio = self._gauge(
+            "drift_confidence_fall_ratio",
+            "By how many more of recent pictures the model is less sure than at training; NaN while unknown.",
+            "inbox",
+        )
+        self.drift_confidence_chance_ratio = self._gauge(
+            "drift_confidence_chance_ratio", "The part of drift_confidence_fall_ratio that may be chance.", "inbox"
+        )
+        self.unsure_share_ratio = self._gauge(
+            "unsure_share_ratio", "Share of recent pictures below the threshold of their model.", "inbox"
+        )
+        self.unsure_share_training_ratio = self._gauge(
+            "unsure_share_training_ratio", "The same share when the model was judged.", "inbox"
+        )
+
     def _make_faults(self) -> None:
         self.errors_total = self._counter("errors_total", "Faults of the machinery.", "stage", "reason")
         self.retries_total = self._counter("retries_total", "Attempts repeated after a fault.", "stage")
+        self.database_available = self._gauge(
+            "database_available", "1 when the last attempt to write to the database succeeded."
+        )
         self.rescan_recovered_total = self._counter(
             "rescan_recovered_total", "Files that a rescan found and no event had announced.", "inbox"
         )

@@ -93,7 +93,15 @@ def build(
         _check_supported(settings)
         health = _Health()
         addresses = _serve_http(settings, metrics, health, stack)
-        records = stack.enter_context(open_records(settings, stop=stop, serving=not once, may_upgrade=may_upgrade))
+
+        def on_database_retry(error: Exception) -> None:
+            metrics.count_error(Stage.RECORD, error)
+            metrics.retries_total.labels(Stage.RECORD).inc()
+
+        records = stack.enter_context(
+            open_records(settings, stop=stop, serving=not once, may_upgrade=may_upgrade, on_retry=on_database_retry)
+        )
+        metrics.database_available.set(1)
         ledger, deliveries, outputs = records.ledger, records.deliveries, records.outputs
         lanes = _load_models(settings, records, metrics, stop)
 
@@ -111,7 +119,15 @@ def build(
         workers = batching.decode_workers or os.cpu_count() or 1
         sizes = Sizes(batching.max_batch_size, batching.max_wait_s, workers, batching.max_decode_s)
         reporter = Reporter(metrics, statistics)
-        finisher = Finisher(deliveries, ledger, patience, reporter.filed_batch, reporter.withdrawn, reporter.name_taken)
+        finisher = Finisher(
+            deliveries,
+            ledger,
+            patience,
+            reporter.filed_batch,
+            reporter.withdrawn,
+            reporter.name_taken,
+            lambda stage: metrics.stage_duration_seconds.labels(stage).time(),
+        )
         resumed = recovery.recover(ledger, finisher, deliveries, time.monotonic(), patience, metrics)
 
         engine = LocalEngine(routes, sizes, ledger, crew, patience, metrics)
@@ -122,6 +138,7 @@ def build(
                     inbox,
                     partial(clock_of, str(inbox.path), delivery.output),
                     partial(_passes_over, inbox.name, records.holds, delivery.custody),
+                    metrics.stage_duration_seconds.labels(Stage.SETTLE).observe,
                 ),
                 delivery.output,
                 delivery.custody,
@@ -365,6 +382,7 @@ def _announce(settings: Settings, records: Records, metrics: Metrics, lane: Lane
         if (inbox.model, inbox.version) == key:
             metrics.add_inbox(inbox.name, bundle.labels)
             metrics.add_model(inbox.name, bundle.name, bundle.version, classifier.runtime, classifier.device)
+            metrics.drift.serve(inbox.name, bundle.name, bundle.version, bundle.manifest)
     log.info(
         "model_loaded",
         model=bundle.name,
@@ -428,10 +446,12 @@ def watch_of(
     inbox: InboxSettings,
     now_ns: Callable[[], int],
     passes_over: Callable[[str, int, int], bool] = lambda _path, _size, _mtime_ns: False,
+    on_complete: Callable[[float], None] = lambda _age_s: None,
 ) -> Watch:
     """An inbox, watched by its rules."""
     rules = Rules(inbox.name, str(inbox.path), inbox.settle_s, inbox.incomplete_s, inbox.rescan_s, inbox.recursive)
-    return Watch(rules, NameFilter(inbox.include, inbox.exclude), now_ns, passes_over=passes_over)
+    names = NameFilter(inbox.include, inbox.exclude)
+    return Watch(rules, names, now_ns, passes_over=passes_over, on_complete=on_complete)
 
 
 def _passes_over(inbox: str, holds: Holds, custody: Custody, path: str, size: int, mtime_ns: int) -> bool:

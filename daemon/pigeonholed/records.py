@@ -26,7 +26,7 @@ from pigeonholed.store import ModelStore
 from pigeonholed.writer import Writer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from sqlalchemy.engine import Engine
@@ -69,7 +69,12 @@ class Records:
 
 @contextmanager
 def open_records(
-    settings: Settings, *, stop: threading.Event | None = None, serving: bool = False, may_upgrade: bool = True
+    settings: Settings,
+    *,
+    stop: threading.Event | None = None,
+    serving: bool = False,
+    may_upgrade: bool = True,
+    on_retry: Callable[[Exception], None] = lambda _error: None,
 ) -> Iterator[Records]:
     """Open everything that files and rows are changed through.
 
@@ -78,13 +83,19 @@ def open_records(
         stop: set when the process should end.
         serving: wait for what is away, for as long as that takes, instead of failing.
         may_upgrade: an older database is upgraded rather than refused.
+        on_retry: called with the error each time that a change could not be written and is about to be tried again.
 
     Raises:
         UserError: something is missing, held by another process, or cannot be used.
     """
     stop = stop or threading.Event()
     with ExitStack() as stack:
-        engine, ledger, refilings = _open_database(settings, stop, stack, serving=serving, may_upgrade=may_upgrade)
+        engine = _open_database(settings, stop, stack, serving=serving, may_upgrade=may_upgrade)
+        writer = Writer(engine, patience_s=None if serving else _PATIENCE_S, stop=stop, on_retry=on_retry)
+        writer.start()
+        stack.callback(writer.stop)
+        writer.begin()  # before the ledger looks for the last id: nobody else gives out any from now on
+        ledger, refilings = Ledger(engine, writer), Refilings(engine, writer)
         check_inboxes(settings, ledger, serving=serving)
         outputs = _open_outputs(settings, ledger, stack)
         deliveries = {
@@ -102,7 +113,7 @@ def open_records(
 
 def _open_database(
     settings: Settings, stop: threading.Event, stack: ExitStack, *, serving: bool, may_upgrade: bool
-) -> tuple[Engine, Ledger, Refilings]:
+) -> Engine:
     if settings.database.file is not None:
         check_place(settings.database.file)
     engine = database.connect(settings.database.url)
@@ -114,11 +125,7 @@ def _open_database(
         log.warning(
             "database_not_durable", because="the server runs with fsync = off", risk="a power cut loses results"
         )
-    writer = Writer(engine, patience_s=None if serving else _PATIENCE_S, stop=stop)
-    writer.start()
-    stack.callback(writer.stop)
-    writer.begin()  # before the ledger looks for the last id: nobody else gives out any from now on
-    return engine, Ledger(engine, writer), Refilings(engine, writer)
+    return engine
 
 
 def check_place(file: Path) -> None:

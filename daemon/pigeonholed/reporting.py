@@ -15,7 +15,7 @@ from pigeonholed.paths import to_text
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from pigeonholed.images import Arrival, Withdrawn
+    from pigeonholed.images import Arrival, Prediction, Withdrawn
     from pigeonholed.ledger import Plan
     from pigeonholed.metrics import Metrics
     from pigeonholed.statistics import Statistics
@@ -49,12 +49,14 @@ class Reporter:
         now_s = self._clock()
         placements: Counter[tuple[str, Placement]] = Counter()
         labels: Counter[tuple[str, str]] = Counter()
+        said: dict[str, list[Prediction]] = {}
         for plan in plans:
             inbox = plan.arrival.file.inbox
             placements[inbox, plan.placement] += 1
             self._metrics.end_to_end_seconds.labels(inbox).observe(now_s - plan.arrival.seen_s)
             if plan.prediction is not None:
                 labels[inbox, plan.prediction.label] += 1
+                said.setdefault(inbox, []).append(plan.prediction)
                 self._metrics.confidence_ratio.labels(plan.prediction.model).observe(plan.prediction.confidence)
             elif plan.reason is not None:
                 self._metrics.images_rejected_total.labels(inbox, plan.reason).inc()
@@ -71,6 +73,8 @@ class Reporter:
             self.placements[placement] += count
         for (inbox, label), count in labels.items():
             self._metrics.images_classified_total.labels(inbox, label).inc(count)
+        for inbox, predictions in said.items():
+            self._metrics.drift.filed(inbox, predictions)
         self.filed += len(plans)
         self._statistics.filed(placements, labels)
         self._log(plans)

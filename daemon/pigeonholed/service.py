@@ -117,8 +117,7 @@ class Service:
 
     def status(self) -> dict[str, Any]:
         """What `pigeonholed status` shows."""
-        accounts = self.metrics.accounts
-        views = {watch.rules.name: _view(watch, accounts.in_flight(watch.rules.name)) for watch in self.watches}
+        views = {watch.rules.name: _view(watch, self.metrics) for watch in self.watches}
         addresses = {"control": to_text(str(self.settings.control.socket))} | self.addresses
         return self.statistics.status(views, self.engine.waiting(), self._models(), addresses).as_dict()
 
@@ -148,6 +147,7 @@ class Service:
         for stage, count in self.engine.waiting().items():
             self.metrics.queue_images.labels(stage).set(count)
         self.metrics.queue_images.labels(Stage.SETTLE).set(sum(len(watch.window) for watch in self.watches))
+        self.metrics.database_available.set(self.records.ledger.reachable)
         for watch in self.watches:
             name = watch.rules.name
             self.metrics.inbox_available.labels(name).set(watch.available)
@@ -233,12 +233,13 @@ class Service:
         self.finisher.settle()
 
 
-def _view(watch: Watch, in_flight: int) -> InboxView:
+def _view(watch: Watch, metrics: Metrics) -> InboxView:
     oldest_s = watch.window.oldest_s()
     return InboxView(
         available=watch.available,
         waiting=len(watch.window),
         waiting_is_all=not (watch.scanning() or watch.window.full()),
         oldest_wait_s=None if oldest_s is None else time.monotonic() - oldest_s,
-        in_flight=in_flight,
+        in_flight=metrics.accounts.in_flight(watch.rules.name),
+        drift=metrics.drift.of(watch.rules.name),
     )

@@ -17,6 +17,8 @@ from pigeonholed.metrics import Stage
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
+    from pigeonholed.drift import Drift
+
 _WINDOW_S = 60
 _DRAIN_S = 10
 _TROUBLES_KEPT = 20
@@ -33,6 +35,7 @@ class InboxStatus:
         oldest_wait_s: how long the longest-waiting file has waited, None when none waits.
         last_filed_at: None when nothing was filed since the start.
         in_flight: files that were taken and are not filed yet.
+        drift: how recent pictures compare with those that the model was judged by.
     """
 
     name: str
@@ -49,6 +52,7 @@ class InboxStatus:
     oldest_wait_s: float | None
     last_filed_at: datetime | None
     in_flight: int
+    drift: Drift | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +117,7 @@ class InboxView:
     waiting_is_all: bool
     oldest_wait_s: float | None
     in_flight: int = 0
+    drift: Drift | None = None
 
 
 class Rate:
@@ -261,6 +266,7 @@ def _inbox(name: str, tally: _Tally, view: InboxView) -> InboxStatus:
         oldest_wait_s=None if view.oldest_wait_s is None else round(view.oldest_wait_s, 1),
         last_filed_at=tally.last_filed_at,
         in_flight=view.in_flight,
+        drift=view.drift,
         **counts,
     )
 
@@ -272,6 +278,8 @@ def _eta_s(waiting: int, per_s: float) -> float | None:
 
 
 def _plain(value: Any) -> Any:
+    if isinstance(value, float):
+        return round(value, 4)
     if isinstance(value, datetime):
         return value.isoformat(timespec="milliseconds").replace("+00:00", "Z")
     if isinstance(value, dict):

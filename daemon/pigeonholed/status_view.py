@@ -32,6 +32,7 @@ def render(facts: Facts, *, unicode: bool = True) -> RenderableType:
         return Group(Text(_shown(absence(facts))), _recorded(facts))
     parts: list[RenderableType] = [_heading(facts), _inboxes(facts), _pace(facts, unicode=unicode)]
     parts += [Text(line) for line in _labels(facts)]
+    parts += [Text(line, style="yellow" if is_shifted else "") for line, is_shifted in _drifts(facts)]
     if facts.get("models"):
         parts.append(_models(facts))
     parts += [Text(line, style="yellow") for line in _errors(facts)]
@@ -151,6 +152,34 @@ def _labels(facts: Facts) -> Iterable[str]:
             words = [f"{label} {count}" for label, count in labels[:_MOST_LABELS]]
             words += [f"{len(labels) - _MOST_LABELS} more labels"] * (len(labels) > _MOST_LABELS)
             yield _shown(f"{inbox.get('name')}: {', '.join(words)}")
+
+
+def _drifts(facts: Facts) -> Iterable[tuple[str, bool]]:
+    """One line for each inbox whose model says what it was like at training, and whether it is like that no more."""
+    for inbox in facts.get("inboxes", []):
+        drift = inbox.get("drift") or {}
+        state = drift.get("state")
+        if state in {"too-few", "as-at-training", "shifted"}:
+            yield _shown(f"{inbox.get('name')}: {_drift(drift)}"), state == "shifted"
+
+
+def _drift(drift: Facts) -> str:
+    if drift["state"] == "too-few":
+        return f"{drift.get('images', 0)} pictures yet, too few to compare with training"
+    found = [
+        f"{title}: {_percent(shift.get('now'))} {word}{shift.get('at')}, "
+        f"{_percent(shift.get('at_training'))} at training"
+        for title, word, shift in (
+            ("the model is less sure", "below ", drift.get("confidence") or {}),
+            ("labels shifted", "", drift.get("labels") or {}),
+        )
+        if shift.get("shifted")
+    ]
+    return "; ".join(found) or "as at training"
+
+
+def _percent(share: float | None) -> str:
+    return "? %" if share is None else f"{100 * share:.0f} %"
 
 
 def _errors(facts: Facts) -> Iterable[str]:

@@ -33,6 +33,7 @@ _PEEK_BYTES = 64
 _PAGE_BYTES = 4096
 _WRITERS_PAUSE_AT_MOST_S = 2.0  # beyond settle_s; who rests for longer is not asked after: a backlog is older than that
 _WRITER_PAUSE_S = 0.5
+_CLOCKS_DIFFER_S = 1.0  # by more: the file system's clock is not known
 _LEFT = {
     errno.EACCES: Ineligible.PERMISSION,
     errno.EPERM: Ineligible.PERMISSION,
@@ -61,6 +62,7 @@ class Watch:
         fs_time_ns: touches something on the inbox's file system and returns the time that it got there.
         passes_over: whether a file (path, size, mtime_ns) is to be left alone for now.
         stopwatch: seconds, to measure what a scan costs.
+        on_complete: told of each file that is complete, how many seconds ago it last changed.
 
     Owned by the claiming thread, but for `hints`.
     """
@@ -74,6 +76,7 @@ class Watch:
         fs_time_ns: Callable[[], int],
         stopwatch: Callable[[], float] = time.perf_counter,
         passes_over: Callable[[str, int, int], bool] = lambda _path, _size, _mtime_ns: False,
+        on_complete: Callable[[float], None] = lambda _age_s: None,
     ) -> None:
         self.rules = rules
         self.hints = Hints()
@@ -87,6 +90,7 @@ class Watch:
         self._names = names
         self._fs_time_ns = fs_time_ns
         self._passes_over = passes_over
+        self._on_complete = on_complete
         self._stopwatch = stopwatch
         self._due: list[tuple[float, str]] = []
         self._alarms: dict[str, float] = {}  # the one moment in `_due` that counts for a path
@@ -228,6 +232,8 @@ class Watch:
         announced = self.window.was_announced(path)
         self.recovered += not (self._announced if announced is None else announced)
         self.window.forget(path)
+        if (age_s := self.marks.age_s(signature.ctime_ns, now_s)) > -_CLOCKS_DIFFER_S:
+            self._on_complete(max(0.0, age_s))
         return ImageFile(self.rules.name, path, signature.size, signature.mtime_ns)
 
     def _whole(self, path: str, full_path: str, signature: Signature, now_s: float) -> bool:

@@ -23,7 +23,7 @@ from pigeonholed.postgres import passes
 from pigeonholed.tenure import Occupied, Tenure
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from sqlalchemy.engine import Connection, Engine
 
@@ -58,6 +58,7 @@ class Writer:
         patience_s: how long a database may be away before a change fails; None waits for ever.
         stop: set when the process should end; a database that is away is then waited for only `_GRACE_S` more.
         tenure: the right to write, taken for each new connection.
+        on_retry: called with the error before each wait.
 
     The connection is owned by the writer's thread; every other method may be called from any thread.
     """
@@ -76,6 +77,7 @@ class Writer:
         patience_s: float | None = None,
         stop: threading.Event | None = None,
         tenure: Tenure | None = None,
+        on_retry: Callable[[Exception], None] = lambda _error: None,
     ) -> None:
         self._engine = engine
         self._patience_s = patience_s
@@ -83,6 +85,7 @@ class Writer:
         self._stop = stop or threading.Event()
         self._tenure = tenure or Tenure()
         self._has_begun = False
+        self._on_retry = on_retry
         self._away_since: float | None = None
         self._busy_since: float | None = None
         self._connection: Connection | None = None
@@ -225,6 +228,7 @@ class Writer:
         elif self._stop.is_set() and now - self._away_since > self._GRACE_S:
             failure = Stopped("stopped while the database was away")
         else:
+            self._on_retry(error)
             threading.Event().wait(wait_s)
         if failure is None:
             return True

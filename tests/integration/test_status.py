@@ -25,6 +25,7 @@ from pigeonholed import database, status_view
 from pigeonholed.cli import cli
 from pigeonholed.commands.status import follow, holder_of
 from pigeonholed.control import ControlServer
+from pigeonholed.drift import Drift, State
 from pigeonholed.errors import Unavailable
 from pigeonholed.images import Placement
 from pigeonholed.locking import Lock
@@ -69,8 +70,45 @@ def facts() -> dict[str, Any]:
     )
     statistics.trouble("stage_blocked", "No space left on device")
     model = ModelStatus("tiny", 3, "openvino", "cpu", "f32", ("camera",))
-    view = InboxView(True, 7, True, 65.0)
+    view = InboxView(True, 7, True, 65.0, drift=Drift(State.TOO_FEW, 37))
     return statistics.status({"camera": view}, {Stage.DECODE: 5}, [model], {"metrics": "127.0.0.1:9109"}).as_dict()
+
+
+def test_drift_is_told_in_plain_words() -> None:
+    drifts: dict[str, dict[str, Any] | None] = {
+        "too few": {"state": "too-few", "images": 37},
+        "same": {"state": "as-at-training", "images": 900},
+        "other": {
+            "state": "shifted",
+            "images": 900,
+            "labels": {"shifted": True, "at": "cat", "now": 0.401, "at_training": 0.12},
+            "confidence": {"shifted": False, "at": "0.9", "now": 0.1, "at_training": 0.1},
+        },
+        "both": {
+            "state": "shifted",
+            "labels": {"shifted": True, "at": "c\x1bt", "now": 0.401, "at_training": 0.12},
+            "confidence": {"shifted": True, "at": "0.9", "now": 0.35, "at_training": 0.051},
+        },
+        "old model": {"state": "no-reference", "images": 900},
+        "old daemon": None,
+        "newer daemon": {"state": "shifted", "labels": {"shifted": True}},
+        "much newer daemon": {"state": "odd"},
+    }
+    shown = lines_of({"running": True, "inboxes": [{"name": name, "drift": drift} for name, drift in drifts.items()]})
+    assert [line for line in shown if ": " in line] == [
+        "too few: 37 pictures yet, too few to compare with training",
+        "same: as at training",
+        "other: labels shifted: 40 % cat, 12 % at training",
+        "both: the model is less sure: 35 % below 0.9, 5 % at training; labels shifted: 40 % c\\x1bt, 12 % at training",
+        "newer daemon: labels shifted: ? % None, ? % at training",
+    ]
+
+
+def lines_of(facts: dict[str, Any]) -> list[str]:
+    console = Console(file=io.StringIO(), width=160)
+    console.print(status_view.render(facts))
+    assert isinstance(console.file, io.StringIO)
+    return [line.rstrip() for line in console.file.getvalue().splitlines() if not line.startswith("queue")]
 
 
 def status(config: Path, *arguments: str) -> Result:
@@ -113,6 +151,7 @@ def test_json_is_what_the_daemon_says(config: Path) -> None:
     assert told["running"] is True
     assert told["inboxes"][0]["filed"] == 42
     assert told["queue"] == {"settle": 7, "decode": 5}
+    assert told["inboxes"][0]["drift"]["state"] == "too-few"
 
 
 def test_without_a_daemon_the_database_is_counted(config: Path, db: Engine) -> None:

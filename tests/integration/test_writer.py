@@ -6,6 +6,7 @@ import sqlite3
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -63,8 +64,8 @@ def _in_thread(work: Callable[[], object]) -> threading.Thread:
 
 
 @contextmanager
-def _started(db: Engine, patience_s: float | None = None, stop: threading.Event | None = None) -> Iterator[Writer]:
-    writer = Writer(db, patience_s=patience_s, stop=stop)
+def _started(db: Engine, **options: Any) -> Iterator[Writer]:
+    writer = Writer(db, **options)
     writer._FIRST_WAIT_S = 0.001
     writer._LONGEST_WAIT_S = 0.002
     writer.start()
@@ -141,6 +142,15 @@ def test_database_that_is_away_is_waited_for_and_nothing_is_lost_or_doubled(db: 
         assert seen[1:] == [False] * 5
         assert writer.reachable
     assert _names(db) == {"a"}
+
+
+def test_each_wait_for_the_database_is_told_with_its_error(db: Engine) -> None:
+    commits = _Commits(db)
+    commits.fail = _away(3)
+    told: list[Exception] = []
+    with _started(db, on_retry=told.append) as writer:
+        writer.write([_change("a")])
+    assert [type(error) for error in told] == [sa.exc.OperationalError] * 3
 
 
 def test_patience_that_ends_is_reported_in_one_sentence_without_a_password(db: Engine) -> None:

@@ -94,7 +94,13 @@ def test_a_run_is_judged_again_by_what_it_held_back(trained: Path, fast: None, t
     assert after["verdict"]["sentence"] in (copy / "report.html").read_text()
     assert (copy / "bundle/report.html").read_bytes() == (copy / "report.html").read_bytes()
     assert metrics_in(copy / "bundle") == after
+    assert reference_in(copy) == reference_in(trained)
+    assert reference_in(copy)["n"] == after["held_out"]["n"]
     assert not list(copy.glob(".bundle-*"))
+
+
+def reference_in(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "bundle/bundle.json").read_text())["reference"]
 
 
 def test_a_training_leaves_all_that_the_report_shows(trained: Path) -> None:

@@ -122,6 +122,7 @@ def test_samples_find_the_scaling_and_calibrate(run, samples: Path, tmp_path: Pa
     calibration = bundle.manifest.calibration
     assert (calibration.method, calibration.n, calibration.runtime) == ("temperature", fitted, "openvino")
     assert (metrics["held_out"]["n"], metrics["held_out"]["accuracy"]["value"]) == (judged, 1.0)
+    assert bundle.manifest.reference.n == judged
     assert bundle.manifest.data_fingerprint == metrics["data_fingerprint"] != ""
     assert "pictures judge it" in bundle.read("report.html").decode()
 
@@ -132,6 +133,7 @@ def test_without_samples_nothing_uncertain_passes_and_that_is_said(run, tmp_path
     manifest = published(said).manifest
     assert {(one.value, one.method, one.n) for one in manifest.thresholds} == {(0.9, "best-f1", 0)}
     assert (manifest.calibration.method, manifest.calibration.temperature) == ("none", 1.0)
+    assert manifest.reference is None
     assert "Nothing is calibrated without --samples" in said.err
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from pigeonholed.bundle import Bundle
+from pigeonholed.bundle import Bundle, Manifest
 from pigeonholed.classifying import load_classifier
 from pigeonholed.classifying.keras import load_model
 from pigeonholed.store import ModelStore
@@ -122,6 +122,18 @@ def test_the_bundle_says_what_it_is(trained: Trained, tmp_path: Path) -> None:
     assert manifest.metrics["accuracy"]["value"] == 1.0
     assert {"python", "keras", "openvino"} <= manifest.versions.keys()
     assert ModelStore(tmp_path / "models").current("tiny") == 1
+
+
+def test_the_bundle_says_what_was_said_of_the_pictures_that_judged_it(trained: Trained) -> None:
+    with open(trained.run / "predictions.csv", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    reference = Manifest.model_validate_json((trained.run / "bundle/bundle.json").read_bytes()).reference
+    assert reference is not None
+    assert (reference.n, reference.part) == (len(rows), "test")
+    assert reference.labels == tuple(sum(row["said"] == label for row in rows) for label in ("blue", "green", "red"))
+    assert reference.unsure == sum(row["outcome"] == "unsure" for row in rows)
+    below = [sum(float(row["confidence"]) < level for row in rows) for level in reference.levels]
+    assert list(reference.below) == below
 
 
 def test_too_few_pictures_for_a_promise_still_sort(trained: Trained) -> None:

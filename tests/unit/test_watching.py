@@ -33,6 +33,7 @@ class Yard:
     rules: dict[str, Any] = field(default_factory=dict)
     stopwatch: Callable[[], float] = lambda: 0.0
     held: set[str] = field(default_factory=set)
+    ages_s: list[float] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         os.makedirs(self.root, exist_ok=True)
@@ -46,6 +47,7 @@ class Yard:
             lambda: self.fs_ns,
             stopwatch=self.stopwatch,
             passes_over=self._is_held,
+            on_complete=self.ages_s.append,
         )
 
     def _is_held(self, path: str, _size: int, _mtime_ns: int) -> bool:
@@ -117,6 +119,19 @@ class TestSettling:
         assert yard.take() == []
         assert len(yard.watch.window) == 1
         assert len(yard.take(5.0)) == 20
+
+    def test_complete_files_are_told_with_the_time_since_they_changed(self, yard: Yard) -> None:
+        yard.write("a.png")
+        yard.fs_ns = os.stat(yard.root / "a.png").st_ctime_ns
+        assert yard.take(1.0) == []
+        assert yard.take(6.0) == ["a.png"]
+        assert yard.ages_s == [pytest.approx(7.0)]
+
+    def test_without_the_file_systems_clock_no_such_time_is_told(self, yard: Yard) -> None:
+        yard.write("a.png")
+        assert yard.take() == []
+        assert yard.take(5.0) == ["a.png"]
+        assert yard.ages_s == []
 
     def test_file_that_is_taken_is_reported_as_it_was_seen(self, tmp_path: Path, clock: FakeClock) -> None:
         yard = _yard(tmp_path, clock, settle_s=0.0)

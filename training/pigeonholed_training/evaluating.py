@@ -24,6 +24,7 @@ from pigeonholed_training.evaluation import leaks as leaking
 from pigeonholed_training.evaluation import record, subject
 from pigeonholed_training.evaluation.assessing import assess
 from pigeonholed_training.evaluation.leaks import Seen, leaks
+from pigeonholed_training.evaluation.reference import reference
 from pigeonholed_training.evaluation.speed import speed
 from pigeonholed_training.recipes.recipe import Recipe
 from pigeonholed_training.runs import RunFolder
@@ -68,7 +69,8 @@ def again(entrant: Entrant, narrator: Narrator, *, strange: Path | None = None) 
         aside = run.path / f".{runs.BUNDLE}-{secrets.token_hex(4)}"
         try:
             shutil.copytree(entrant.folder, aside, copy_function=shutil.copyfile)
-            content = concluding.of_bundle(aside, entrant.manifest, content, found.examples)
+            manifest = entrant.manifest.model_copy(update={"reference": reference(found.answers, by.judged)})
+            content = concluding.of_bundle(aside, manifest, content, found.examples)
             concluding.bring_out(aside, run)
             shutil.rmtree(entrant.folder)
             aside.rename(entrant.folder)

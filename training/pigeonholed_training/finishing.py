@@ -12,6 +12,7 @@ from pigeonholed_training.data.splitting import Part
 from pigeonholed_training.errors import Unavailable
 from pigeonholed_training.evaluation import record, subject
 from pigeonholed_training.evaluation.assessing import assess
+from pigeonholed_training.evaluation.reference import reference
 from pigeonholed_training.evaluation.speed import speed
 from pigeonholed_training.reporting import curves
 
@@ -56,7 +57,8 @@ def finish(
         kept = record.of(judged_by, found.answers, _learnt(job))
         record.save(run.path, kept)
         record.save(aside, kept, paths=False)  # where pictures lie is nobody else's business
-        content = concluding.of_bundle(aside, made.manifest, content, found.examples)
+        kept_for_later = {"reference": reference(found.answers, judged_by.judged)}
+        content = concluding.of_bundle(aside, made.manifest.model_copy(update=kept_for_later), content, found.examples)
         concluding.bring_out(aside, run)
         shutil.rmtree(run.path / runs.BUNDLE, ignore_errors=True)
         aside.rename(run.path / runs.BUNDLE)

@@ -48,6 +48,7 @@ class Hands:
         self._held: Sequence[Arrival] | None = None
         self._since_s: float | None = None
         self._sha256: str | None = None
+        self._spent_s: float | None = None
 
     def take(self, arrivals: Sequence[Arrival]) -> None:
         """Begin with files."""
@@ -63,10 +64,17 @@ class Hands:
         if fingerprint.sha256 in self._distrusted:
             raise Suspected
         self._sha256, self._since_s = fingerprint.sha256, self._clock()
+        started_s = time.perf_counter()
         try:
             return decode_here(data, fingerprint, demand)
         finally:
             self._since_s = None
+            self._spent_s = time.perf_counter() - started_s
+
+    def take_spent_s(self) -> float | None:
+        """How long the last file took to decode; None where none was since the last question."""
+        spent_s, self._spent_s = self._spent_s, None
+        return spent_s
 
     def let_go(self) -> bool:
         """Be done with the files; false if they have been taken away."""

@@ -127,6 +127,7 @@ class LocalEngine:
         self._sizes = sizes
         self._patience = patience
         self._metrics = metrics
+        self._durations = metrics.stage_duration_seconds.labels
         self._files: Channel[Arrival] = Channel(sizes.max_batch_size * 4)
         self._outcomes: Channel[Handled] = Channel(sizes.max_batch_size * 4)
         self._lanes = list({id(route.lane): route.lane for route in routes.values()}.values())
@@ -195,7 +196,6 @@ class LocalEngine:
         return {name: route.lane.served for name, route in self._routes.items()}
 
     def _decode(self, hands: Hands) -> None:
-        duration = self._metrics.stage_duration_seconds.labels(Stage.DECODE)
         for chunk in self._files:
             ready: dict[int, list[Decoded]] = {}
             refused: list[Handled] = []
@@ -208,7 +208,8 @@ class LocalEngine:
                 except Suspected:
                     suspects.append(arrival)
                     continue
-                duration.observe(time.perf_counter() - started_s)
+                finally:
+                    self._count_reading(time.perf_counter() - started_s, hands.take_spent_s())
                 if isinstance(result, Decoded):
                     ready.setdefault(id(self._routes[arrival.file.inbox].lane), []).append(result)
                 else:
@@ -254,7 +255,7 @@ class LocalEngine:
 
     def _classify(self, lane: Lane) -> None:
         policies = {name: route.policy for name, route in self._routes.items()}
-        duration = self._metrics.stage_duration_seconds.labels(Stage.INFER)
+        duration, waited_s = self._durations(Stage.INFER), self._durations(Stage.QUEUE).observe
         for batch, flush in batches(
             lane.decoded,
             max_size=self._sizes.max_batch_size,
@@ -264,6 +265,8 @@ class LocalEngine:
             served = lane.served
             seen, refused = self._seen_by(served, batch)
             started_s = lane.asked_s = time.monotonic()
+            for decoded in batch:
+                waited_s(started_s - decoded.ready_s)
             outcomes: list[Handled] = [*served.classify(seen, policies), *refused] if seen else refused
             lane.asked_s = None
             duration.observe(time.monotonic() - started_s)
@@ -284,6 +287,12 @@ class LocalEngine:
             else:
                 refused.append(again)
         return seen, refused
+
+    def _count_reading(self, whole_s: float, decode_s: float | None) -> None:
+        """One file: what is not decoding is reading and hashing, and the wait for a lost mount."""
+        self._durations(Stage.READ).observe(max(0.0, whole_s - (decode_s or 0.0)))
+        if decode_s is not None:
+            self._durations(Stage.DECODE).observe(decode_s)
 
     def _count_batch(self, served: Served, size: int, flush: Flush) -> None:
         labels = (served.bundle.name, str(served.bundle.version))

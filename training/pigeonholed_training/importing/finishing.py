@@ -11,6 +11,7 @@ from pigeonholed_training import concluding, publishing, releasing
 from pigeonholed_training.data.splitting import Part
 from pigeonholed_training.evaluation import record
 from pigeonholed_training.evaluation.assessing import Assessment, assess
+from pigeonholed_training.evaluation.reference import reference
 from pigeonholed_training.evaluation.speed import speed
 from pigeonholed_training.evaluation.subject import Subject
 
@@ -33,7 +34,8 @@ def finish(staging: Path, understood: Understood, made: Made, pictures: Samples 
     found = Assessment({}, {}, {}) if pictures is None else assessed(staging, made, pictures)
     content = _metrics(understood, made, pictures) | found.metrics
     content["speed"] = speed(staging, made.manifest, seconds=concluding.SPEED_S)
-    concluding.of_bundle(staging, made.manifest, content, found.examples)
+    manifest = made.manifest.model_copy(update={"reference": reference(found.answers, Part.TEST)})
+    concluding.of_bundle(staging, manifest, content, found.examples)
     if pictures is not None:
         record.save(staging, record.of(subject_of(pictures), found.answers), paths=False)
     return releasing.publish(staging, understood.order.name, understood.order.models)
