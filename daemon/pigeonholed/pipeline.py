@@ -32,6 +32,7 @@ from pigeonholed.onerun import OneRun
 from pigeonholed.operations import Operations
 from pigeonholed.paths import to_text
 from pigeonholed.patience import Patience
+from pigeonholed.progress import LONG_S, STAGE_LIMIT_S, Progress
 from pigeonholed.records import check_inboxes, open_records
 from pigeonholed.reporting import Reporter
 from pigeonholed.service import Service
@@ -68,6 +69,7 @@ def build(
     may_upgrade: bool = True,
     metrics: Metrics | None = None,
     reload: Callable[[], None] | None = None,
+    progress: Progress | None = None,
 ) -> Iterator[Service]:
     """Make a service out of settings, and take everything apart again at the end.
 
@@ -78,6 +80,7 @@ def build(
         may_upgrade: an older database is upgraded rather than refused.
         metrics: those of the service before, whose counts go on.
         reload: reads the configuration again; None where nothing can.
+        progress: of the process; told of each step of the building, too.
 
     Raises:
         UserError: something that the settings name is missing, held by another process, or cannot be used.
@@ -85,15 +88,18 @@ def build(
     """
     stop = stop or threading.Event()
     metrics = metrics or Metrics()
+    progress = progress or Progress()
+    progress.main.adopt()
+    progress.main.begin("opening the database and the folders", LONG_S)
     imaging.configure()
     with ExitStack() as stack:
         _lock_state(settings, stack)
-        _check_supported(settings)
-        health = _Health()
+        check_supported(settings)
+        health = _Health(progress)
         addresses = _serve_http(settings, metrics, health, stack)
         records = stack.enter_context(open_records(settings, stop=stop, serving=not once, may_upgrade=may_upgrade))
         ledger, deliveries, outputs = records.ledger, records.deliveries, records.outputs
-        lanes = _load_models(settings, records, metrics, stop)
+        lanes = _load_models(settings, records, metrics, stop, progress)
 
         statistics = Statistics({inbox.name: to_text(str(inbox.path)) for inbox in settings.inbox})
 
@@ -110,8 +116,14 @@ def build(
         sizes = Sizes(batching.max_batch_size, batching.max_wait_s, workers, batching.max_decode_s)
         reporter = Reporter(metrics, statistics)
         finisher = Finisher(deliveries, ledger, patience, reporter.filed_batch, reporter.withdrawn, reporter.name_taken)
+        progress.main.begin("taking up what was in flight", LONG_S)
         resumed = recovery.recover(ledger, finisher, deliveries, time.monotonic(), patience, metrics)
 
+        def waits_for(stage: Stage) -> Callable[[], bool]:
+            return lambda: stage in patience.waiting or not ledger.reachable
+
+        claiming_task = progress.task("taking files in", waits=waits_for(Stage.CLAIM))
+        filing_task = progress.task("filing", waits=waits_for(Stage.FILE))
         engine = LocalEngine(routes, sizes, ledger, crew, patience, metrics)
         stack.callback(engine.abort)  # ends its threads where the service is never run
         feeds = [
@@ -120,6 +132,7 @@ def build(
                     inbox,
                     partial(clock_of, str(inbox.path), delivery.output),
                     partial(_passes_over, inbox.name, records.holds, delivery.custody),
+                    claiming_task.beat,
                 ),
                 delivery.output,
                 delivery.custody,
@@ -128,7 +141,7 @@ def build(
             for delivery in [deliveries[inbox.name]]
         ]
         watches = [feed.watch for feed in feeds]
-        claimer = Claimer(feeds, ledger, engine, patience, metrics)
+        claimer = Claimer(feeds, ledger, engine, patience, metrics, task=claiming_task)
         service = Service(
             settings=settings,
             stop=stop,
@@ -146,6 +159,9 @@ def build(
             switcher=_switcher(settings, records, lanes, metrics, statistics, stop),
             patience=patience,
             resumed=resumed,
+            progress=progress,
+            claimer_task=claiming_task,
+            finisher_task=filing_task,
             addresses=addresses,
         )
         health.service = service
@@ -161,7 +177,7 @@ def rehearse(settings: Settings, records: Records) -> None:
         UserError: something that they name is missing or cannot be used.
         BundleError: a model cannot be served.
     """
-    _check_supported(settings)
+    check_supported(settings)
     check_inboxes(settings, records.ledger, serving=True)
     for name, version in {(inbox.model, inbox.version) for inbox in settings.inbox}:
         open_tried(settings, replace(records, store=ModelStore(settings.models.dir)), name, version)
@@ -171,10 +187,11 @@ def rehearse(settings: Settings, records: Records) -> None:
 class _Health:
     """What the probes ask while the service is still being built."""
 
+    progress: Progress
     service: Service | None = None
 
     def live(self) -> list[str]:
-        return [] if self.service is None else self.service.stuck()
+        return self.progress.stuck() if self.service is None else self.service.stuck()
 
     def ready(self) -> list[str]:
         return ["starting"] if self.service is None else self.service.faults()
@@ -205,7 +222,7 @@ def _lock_state(settings: Settings, stack: ExitStack) -> None:
     stack.callback(lock.release)
 
 
-def _check_supported(settings: Settings) -> None:
+def check_supported(settings: Settings) -> None:
     """Refuse what the contract knows and this version does not do yet, rather than do something else."""
     if settings.database.file is None:
         raise Misconfigured("a Postgres database is not built yet in this version; use sqlite:///FILE")
@@ -262,12 +279,13 @@ def _serve_control(settings: Settings, service: Service, reload: Callable[[], No
 
 
 def _load_models(
-    settings: Settings, records: Records, metrics: Metrics, stop: threading.Event
+    settings: Settings, records: Records, metrics: Metrics, stop: threading.Event, progress: Progress
 ) -> dict[tuple[str, object], Lane]:
     lanes: dict[tuple[str, object], Lane] = {}
     for inbox in settings.inbox:
         key = (inbox.model, inbox.version)
         if key not in lanes:
+            progress.main.begin(f"loading the model {inbox.model}", STAGE_LIMIT_S)
             served = load_served(settings, open_tried(settings, records, inbox.model, inbox.version, stop))
             lanes[key] = Lane(served, Channel(settings.batching.max_batch_size * 4))
             _announce(settings, records, metrics, lanes[key], key)
@@ -385,10 +403,11 @@ def watch_of(
     inbox: InboxSettings,
     now_ns: Callable[[], int],
     passes_over: Callable[[str, int, int], bool] = lambda _path, _size, _mtime_ns: False,
+    beat: Callable[[], None] = lambda: None,
 ) -> Watch:
     """An inbox, watched by its rules."""
     rules = Rules(inbox.name, str(inbox.path), inbox.settle_s, inbox.incomplete_s, inbox.rescan_s, inbox.recursive)
-    return Watch(rules, NameFilter(inbox.include, inbox.exclude), now_ns, passes_over=passes_over)
+    return Watch(rules, NameFilter(inbox.include, inbox.exclude), now_ns, passes_over=passes_over, beat=beat)
 
 
 def _passes_over(inbox: str, holds: Holds, custody: Custody, path: str, size: int, mtime_ns: int) -> bool:

@@ -13,6 +13,7 @@ import structlog
 from pigeonholed import systemd
 from pigeonholed.metrics import Ineligible, Stage
 from pigeonholed.paths import to_text
+from pigeonholed.progress import STAGE_LIMIT_S, Progress, Task
 from pigeonholed.statistics import InboxView, ModelStatus
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 _LOOK_EVERY_S = 0.5
+_DRAIN_LIMIT_S = 3600.0  # decoders may hang on each of some hundred files, for a while
 _MENDED_BY_PEOPLE = frozenset({Ineligible.PERMISSION, Ineligible.TOO_DEEP})
 
 
@@ -67,6 +69,9 @@ class Service:
     switcher: Switcher
     patience: Patience
     resumed: Sequence[Arrival]
+    progress: Progress
+    claimer_task: Task
+    finisher_task: Task
     addresses: dict[str, str] = field(default_factory=dict)
     warm: bool = False
     _attention: threading.Event = field(default_factory=threading.Event)
@@ -88,14 +93,15 @@ class Service:
         systemd.notify("READY=1", "STATUS=serving")
         log.info("service_ready", inboxes=[watch.rules.name for watch in self.watches])
         while claiming.is_alive():
+            self.progress.main.begin("serving", STAGE_LIMIT_S)
             self.observe()
             self.switcher.look()
             self.engine.take_over()
-            if not self.stuck():
-                systemd.notify("WATCHDOG=1", f"STATUS={self.reporter.filed} files filed")
             self._attention.wait(_LOOK_EVERY_S)
             self._attention.clear()
-        systemd.notify("STATUS=finishing what is in flight")  # to end, or to go on with another configuration
+        # To end, or to go on with another configuration.
+        self.progress.main.begin("finishing what is in flight", _DRAIN_LIMIT_S)
+        systemd.notify("STATUS=finishing what is in flight")
         # Shutdown, as a sentence: the claimer has ended; let the engine run out; then the finisher has the last word.
         self.engine.close()
         finishing.join()
@@ -191,7 +197,12 @@ class Service:
     def stuck(self) -> list[str]:
         """Why the process makes no progress; empty when it does."""
         dead = [] if self.stop.is_set() else self.crew.dead()
-        return [f"the thread {name} has ended" for name in dead]
+        return [f"the thread {name} has ended" for name in dead] + self.progress.stuck()
+
+    def line(self, filed_before: int = 0) -> str:
+        """The service in one line: what it, and others before it, have done, what waits, and what is away."""
+        waiting = sum(self.engine.waiting().values()) + sum(len(watch.window) for watch in self.watches)
+        return "; ".join([f"{filed_before + self.reporter.filed} files filed, {waiting} waiting", *self.faults()])
 
     def _tell_what_is_left(self, inbox: str, reason: Ineligible, count: int) -> None:
         """Say once that there are files which somebody could mend."""
@@ -215,15 +226,28 @@ class Service:
             self.claimer.wake()
 
     def _claim(self) -> None:
+        self.claimer_task.adopt()
         try:
             self.engine.submit_suspects(self.resumed)
             self.claiming.run(self.stop)
         finally:
+            self.claimer_task.rest()
             self._attention.set()
 
     def _finish(self) -> None:
+        self.finisher_task.adopt()
+        try:
+            self._finish_all()
+        finally:
+            self.finisher_task.rest()
+
+    def _finish_all(self) -> None:
         most = self.settings.batching.max_batch_size * 4
-        while (group := self.engine.handled(None)) is not None:
+        while True:
+            with self.finisher_task.resting():
+                group = self.engine.handled(None)
+            if group is None:
+                break
             batch = list(group)
             while len(batch) < most and (more := self.engine.handled(0)):
                 batch.extend(more)

@@ -61,6 +61,7 @@ class Watch:
         fs_time_ns: touches something on the inbox's file system and returns the time that it got there.
         passes_over: whether a file (path, size, mtime_ns) is to be left alone for now.
         stopwatch: seconds, to measure what a scan costs.
+        beat: called at each folder and file: a scan may take long, and is no standstill.
 
     Owned by the claiming thread, but for `hints`.
     """
@@ -74,6 +75,7 @@ class Watch:
         fs_time_ns: Callable[[], int],
         stopwatch: Callable[[], float] = time.perf_counter,
         passes_over: Callable[[str, int, int], bool] = lambda _path, _size, _mtime_ns: False,
+        beat: Callable[[], None] = lambda: None,
     ) -> None:
         self.rules = rules
         self.hints = Hints()
@@ -87,6 +89,7 @@ class Watch:
         self._names = names
         self._fs_time_ns = fs_time_ns
         self._passes_over = passes_over
+        self._beat = beat
         self._stopwatch = stopwatch
         self._due: list[tuple[float, str]] = []
         self._alarms: dict[str, float] = {}  # the one moment in `_due` that counts for a path
@@ -107,6 +110,7 @@ class Watch:
         found: dict[str, ImageFile] = {}
         started_s = self._stopwatch()
         for path in self._candidates(now_s):
+            self._beat()
             if path not in found and (file := self._look(path, now_s)) is not None:
                 found[path] = file
                 if len(found) >= limit:
@@ -180,6 +184,7 @@ class Watch:
         folders = [""]
         while folders:
             folder = folders.pop()
+            self._beat()
             try:
                 entries = os.scandir(os.path.join(self.rules.root, folder))
             except OSError as error:
