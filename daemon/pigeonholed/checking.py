@@ -7,9 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
-import socket
-import stat
 import tempfile
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -17,12 +14,10 @@ from urllib.parse import quote
 
 import sqlalchemy as sa
 
-from pigeonholed import database
+from pigeonholed import database, listening
 from pigeonholed.bundle import BundleError
 from pigeonholed.classifying import DeviceUnavailable, find_gpu, trial
-from pigeonholed.control_sockets import listen
 from pigeonholed.errors import Misconfigured, Unavailable, UserError
-from pigeonholed.locking import Held, Lock
 from pigeonholed.output import PRIVATE, Output, OutputHeld
 from pigeonholed.paths import to_text
 from pigeonholed.pipeline import check_supported
@@ -67,10 +62,10 @@ def look(settings: Settings) -> Iterator[Finding]:
         yield _tried(f"inbox {inbox.name}", lambda inbox=inbox: _inbox(settings, inbox))  # type: ignore[misc]
     for model, version in dict.fromkeys((inbox.model, inbox.version) for inbox in settings.inbox):
         yield _tried(f"model {model}", lambda model=model, version=version: _model(settings, model, version))  # type: ignore[misc]
-    yield _tried("control", lambda: _control(settings))
-    yield _tried("metrics", lambda: _metrics(settings))
+    yield _tried("control", lambda: listening.control(settings))
+    yield _tried("metrics", lambda: listening.metrics(settings))
     if settings.web.token_file is not None:
-        yield _tried("web", lambda: _token(settings))
+        yield _tried("web", lambda: listening.token(settings))
     yield _tried("device", lambda: _device(settings))
     for what, detail in warnings_of(settings):
         yield Finding(what, True, detail, warning=True)
@@ -100,7 +95,7 @@ def _state(settings: Settings) -> str:
     there = next(place for place in (folder, *folder.parents) if place.exists())
     try:
         tempfile.TemporaryFile(dir=there).close()
-        holder = _holder(settings)
+        holder = listening.holder_of(settings)
     except OSError as error:
         raise Misconfigured(
             f"cannot use the state folder {folder}: {error.strerror}; "
@@ -111,17 +106,6 @@ def _state(settings: Settings) -> str:
     if holder is not None:
         return f"{folder}, served by process {holder} now"
     return f"{folder} can be written, nobody serves it now"
-
-
-def _holder(settings: Settings) -> str | None:
-    """Which process serves the state folder; makes no lock file, for one of root's would be in a service's way."""
-    file = settings.state.dir / "pigeonholed.lock"
-    if file.exists():
-        try:
-            Lock.take(str(file)).release()
-        except Held as held:
-            return held.holder or "unknown"
-    return None
 
 
 def _database(settings: Settings) -> str:
@@ -185,6 +169,9 @@ def _inbox(settings: Settings, inbox: InboxSettings) -> str:
         output = Output.open(inbox.output, identity)
     except OutputHeld as held:
         return f"{inbox.path} → {inbox.output} ({held})"
+    except UserError:
+        _unmake(made)
+        raise
     try:
         if identity is None and os.path.exists(os.path.join(output.private, "owner")):
             raise Misconfigured(
@@ -243,70 +230,6 @@ def _model(settings: Settings, model: str, version: int | str) -> str:
         f"version {bundle.version}, {len(bundle.labels)} labels, self-test passed "
         f"({passed.runtime}, {passed.device}, {passed.precision})"
     )
-
-
-def _control(settings: Settings) -> str:
-    """A socket of a name as long, beside the place of the real one, is really made."""
-    path = settings.control.socket
-    if path.parent == settings.state.dir and not path.parent.exists():
-        return f"{path} will be made"
-    if os.path.lexists(path) and not stat.S_ISSOCK(path.lstat().st_mode):
-        raise Misconfigured(
-            f"cannot make the control socket {path}: something that is no socket is there; "
-            "move it away, or name another path in [control].socket"
-        )
-    length = len(os.fsencode(path.name))
-    probe = path.with_name((secrets.token_hex(8) + "x" * length)[:length])
-    if os.path.lexists(probe):  # only where it has one letter
-        return f"{path}"
-    try:
-        listen(probe).close()
-    except OSError as error:
-        raise Misconfigured(
-            f"cannot make the control socket {path}: {error.strerror or error}; "
-            "let this user write to its folder, or name another path in [control].socket, of at most 80 bytes"
-        ) from None
-    finally:
-        with contextlib.suppress(OSError):
-            probe.unlink()
-    return f"{path} can be made" if (holder := _holder(settings)) is None else f"{path}, of process {holder} now"
-
-
-def _metrics(settings: Settings) -> str:
-    listening = settings.metrics.listen
-    if listening is None:
-        return "not served"
-    if (holder := _holder(settings)) is not None:
-        return f"{listening}, served by process {holder} now"
-    family = socket.AF_INET6 if ":" in listening.host else socket.AF_INET
-    try:
-        socket.create_server((listening.host, listening.port), family=family).close()
-    except OSError as error:
-        raise Unavailable(
-            f"cannot listen on {listening}: {os.strerror(error.errno) if error.errno and error.errno > 0 else error}; "
-            'choose another address in [metrics].listen, or "" for none'
-        ) from None
-    return f"{listening} is free"
-
-
-def _token(settings: Settings) -> str:
-    file = settings.web.token_file
-    assert file is not None
-    try:
-        status = file.stat()
-    except OSError as error:
-        raise Misconfigured(
-            f"cannot read the token file {file}: {error.strerror}; make it with "
-            f"'umask 077; openssl rand -hex 32 > {file}', or name another in [web].token_file"
-        ) from None
-    if stat.S_IMODE(status.st_mode) & 0o077:
-        raise Misconfigured(
-            f"others can read the token file {file} (mode {stat.S_IMODE(status.st_mode):04o}), and so use the page; "
-            f"'chmod 600 {file}' ends that; then put another token into it"
-        )
-    if not status.st_size:
-        raise Misconfigured(f"the token file {file} is empty; 'openssl rand -hex 32 > {file}' fills it")
-    return f"the token in {file} is ours alone"
 
 
 def _device(settings: Settings) -> str:

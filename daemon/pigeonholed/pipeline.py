@@ -155,7 +155,7 @@ def build(
             reporter=reporter,
             statistics=statistics,
             watches=watches,
-            events=None if once else _watch_events(settings, watches, claimer, metrics, stack),
+            events=None if once else _watch_events(settings, watches, claimer, metrics, statistics, stack),
             switcher=_switcher(settings, records, lanes, metrics, statistics, stop),
             patience=patience,
             resumed=resumed,
@@ -429,15 +429,25 @@ def clock_of(inbox: str, output: Output) -> int:
 
 
 def _watch_events(
-    settings: Settings, watches: Sequence[Watch], claimer: Claimer, metrics: Metrics, stack: ExitStack
+    settings: Settings,
+    watches: Sequence[Watch],
+    claimer: Claimer,
+    metrics: Metrics,
+    statistics: Statistics,
+    stack: ExitStack,
 ) -> Events | None:
     """Watch first, scan later: what arrives in between is seen by both."""
     wanted = [(inbox, watch) for inbox, watch in zip(settings.inbox, watches, strict=True) if inbox.watch != "poll"]
     if not wanted:
         return None
-    events = Events(claimer.wake, metrics.event_queue_overflows_total.inc)
+    events = Events(
+        claimer.wake,
+        metrics.event_queue_overflows_total.inc,
+        lambda told: statistics.trouble("watch_limited", told),
+    )
     stack.callback(events.close)
     for inbox, watch in wanted:
         even_remote = inbox.watch == "events"
         events.watch(str(inbox.path), watch.hints, recursive=inbox.recursive, even_remote=even_remote)
+        watch.silent = events.silent(str(inbox.path))
     return events

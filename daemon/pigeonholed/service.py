@@ -39,6 +39,9 @@ log = structlog.get_logger()
 
 _LOOK_EVERY_S = 0.5
 _DRAIN_LIMIT_S = 3600.0  # decoders may hang on each of some hundred files, for a while
+_WATCHED_ANEW = (
+    "a watching thread has died, an inbox is another folder or mount now, or more can be watched than before"
+)
 _MENDED_BY_PEOPLE = frozenset({Ineligible.PERMISSION, Ineligible.TOO_DEEP})
 
 
@@ -124,7 +127,7 @@ class Service:
     def status(self) -> dict[str, Any]:
         """What `pigeonholed status` shows."""
         accounts = self.metrics.accounts
-        views = {watch.rules.name: _view(watch, accounts.in_flight(watch.rules.name)) for watch in self.watches}
+        views = {watch.rules.name: self._view(watch, accounts.in_flight(watch.rules.name)) for watch in self.watches}
         addresses = {"control": to_text(str(self.settings.control.socket))} | self.addresses
         return self.statistics.status(views, self.engine.waiting(), self._models(), addresses).as_dict()
 
@@ -159,7 +162,9 @@ class Service:
             self.metrics.inbox_available.labels(name).set(watch.available)
             recovered = watch.recovered - self._recovered.get(name, 0)
             self._recovered[name] = watch.recovered
-            if self.events is not None and self.events.watches(watch.rules.root):
+            watched = self.events is not None and self.events.watches(watch.rules.root)
+            self.metrics.inbox_events.labels(name).set(watched)
+            if watched:
                 self.metrics.rescan_recovered_total.labels(name).inc(recovered)
             oldest_s = watch.window.oldest_s()
             age_s = 0.0 if oldest_s is None else time.monotonic() - oldest_s
@@ -220,10 +225,23 @@ class Service:
         if self.events is None or (scans == self._scans and self.events.alive() and not self.events.unsettled):
             return
         self._scans = scans
+        for watch in self.watches:
+            watch.silent = self.events.silent(watch.rules.root)
         if self.events.tend():
-            log.warning("watched_anew", because="a watching thread has died, or an inbox is another folder now")
-            self.statistics.trouble("watched_anew", "a watching thread has died, or an inbox is another folder now")
+            log.warning("watched_anew", because=_WATCHED_ANEW)
+            self.statistics.trouble("watched_anew", _WATCHED_ANEW)
             self.claimer.wake()
+
+    def _view(self, watch: Watch, in_flight: int) -> InboxView:
+        oldest_s = watch.window.oldest_s()
+        return InboxView(
+            available=watch.available,
+            waiting=len(watch.window),
+            waiting_is_all=not (watch.scanning() or watch.window.full()),
+            oldest_wait_s=None if oldest_s is None else time.monotonic() - oldest_s,
+            in_flight=in_flight,
+            events=self.events is not None and self.events.watches(watch.rules.root),
+        )
 
     def _claim(self) -> None:
         self.claimer_task.adopt()
@@ -255,14 +273,3 @@ class Service:
             if not self.engine.waiting()[Stage.FILE]:
                 self.finisher.settle()
         self.finisher.settle()
-
-
-def _view(watch: Watch, in_flight: int) -> InboxView:
-    oldest_s = watch.window.oldest_s()
-    return InboxView(
-        available=watch.available,
-        waiting=len(watch.window),
-        waiting_is_all=not (watch.scanning() or watch.window.full()),
-        oldest_wait_s=None if oldest_s is None else time.monotonic() - oldest_s,
-        in_flight=in_flight,
-    )

@@ -33,6 +33,7 @@ class InboxStatus:
         oldest_wait_s: how long the longest-waiting file has waited, None when none waits.
         last_filed_at: None when nothing was filed since the start.
         in_flight: files that were taken and are not filed yet.
+        events: whether file events tell of arrivals; else only scans find them.
     """
 
     name: str
@@ -49,6 +50,7 @@ class InboxStatus:
     oldest_wait_s: float | None
     last_filed_at: datetime | None
     in_flight: int
+    events: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +115,7 @@ class InboxView:
     waiting_is_all: bool
     oldest_wait_s: float | None
     in_flight: int = 0
+    events: bool = False
 
 
 class Rate:
@@ -261,6 +264,7 @@ def _inbox(name: str, tally: _Tally, view: InboxView) -> InboxStatus:
         oldest_wait_s=None if view.oldest_wait_s is None else round(view.oldest_wait_s, 1),
         last_filed_at=tally.last_filed_at,
         in_flight=view.in_flight,
+        events=view.events,
         **counts,
     )
 

@@ -82,6 +82,7 @@ class Watch:
         self.window = Window()
         self.marks = Marks(rules.settle_s)
         self.available = True
+        self.silent: tuple[str, ...] = ()  # folders of which no event comes; other threads put another in its place
         self.ineligible: dict[Ineligible, int] = dict.fromkeys(Ineligible, 0)
         self.scans = 0
         self.recovered = 0
@@ -231,7 +232,8 @@ class Watch:
         if not self._whole(path, full_path, signature, now_s):
             return None
         announced = self.window.was_announced(path)
-        self.recovered += not (self._announced if announced is None else announced)
+        announced = self._announced if announced is None else announced
+        self.recovered += not (announced or path.startswith(self.silent))
         self.window.forget(path)
         return ImageFile(self.rules.name, path, signature.size, signature.mtime_ns)
 
