@@ -171,7 +171,13 @@ def test_training_imports_only_the_contract_between_the_halves(module: Module) -
         and found.name not in shared
         and not found.name.startswith("pigeonholed.classifying.")
     }
-    small = {"pigeonholed.errors", "pigeonholed.logs", "pigeonholed.paths", "pigeonholed.digits"}
+    small = {
+        "pigeonholed.errors",
+        "pigeonholed.logs",
+        "pigeonholed.paths",
+        "pigeonholed.digits",
+        "pigeonholed.completion",
+    }
     if module.name == "pigeonholed_training.commands.options":
         small.add("pigeonholed.config")  # it says where the store is
     if module.name == "pigeonholed_training.data.reviews":  # reads the service's records, and nothing else does

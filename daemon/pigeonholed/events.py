@@ -74,8 +74,8 @@ class Events:
     Args:
         wake: called after a hint, from watchdog's thread.
         on_overflow: called when the kernel has dropped events, from watchdog's thread.
-        on_limit: told what to do, once, where a limit of the kernel leaves something to rescans; from any thread.
         clock: monotonic seconds.
+        on_limit: told what to do, once, where a limit of the kernel leaves something to rescans; from any thread.
     """
 
     _PAUSE_S = 5.0
@@ -86,8 +86,8 @@ class Events:
         self,
         wake: Callable[[], None],
         on_overflow: Callable[[], None] = lambda: None,
-        on_limit: Callable[[str], None] = lambda _told: None,
         clock: Callable[[], float] = time.monotonic,
+        on_limit: Callable[[str], None] = lambda _told: None,
     ) -> None:
         self._wake = wake
         self._on_overflow = on_overflow

@@ -443,7 +443,7 @@ def _watch_events(
     events = Events(
         claimer.wake,
         metrics.event_queue_overflows_total.inc,
-        lambda told: statistics.trouble("watch_limited", told),
+        on_limit=lambda told: statistics.trouble("watch_limited", told),
     )
     stack.callback(events.close)
     for inbox, watch in wanted:

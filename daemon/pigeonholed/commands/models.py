@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pigeonholed.commands import Group, chosen_config, config_option
+from pigeonholed.completion import model_names
 
 if TYPE_CHECKING:
     from pigeonholed.store import ModelStore
@@ -48,7 +49,7 @@ def list_(ctx: click.Context, as_json: bool, folder: Path | None, config: Path |
 
 
 @command.command()
-@click.argument("names", metavar="[NAME]...", nargs=-1)
+@click.argument("names", metavar="[NAME]...", nargs=-1, shell_complete=model_names)
 @store_option
 @config_option
 @click.pass_context
@@ -83,7 +84,7 @@ def verify(ctx: click.Context, names: tuple[str, ...], folder: Path | None, conf
 
 
 @command.command()
-@click.argument("name")
+@click.argument("name", shell_complete=model_names)
 @click.argument("version", type=click.IntRange(min=1))
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 @config_option
@@ -97,7 +98,7 @@ def use(ctx: click.Context, name: str, version: int, as_json: bool, config: Path
 
 
 @command.command()
-@click.argument("name")
+@click.argument("name", shell_complete=model_names)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 @config_option
 @click.pass_context

@@ -10,6 +10,7 @@ import click
 
 from pigeonholed.commands import Group, chosen_config, config_option
 from pigeonholed.commands.undo import tell
+from pigeonholed.completion import inbox_names
 
 _LONG_S = 3600.0
 
@@ -22,7 +23,7 @@ def command() -> None:
 def _filters(function: Any) -> Any:
     for option in (
         click.option("--image", type=click.IntRange(min=1), metavar="ID", help="Only this one, by its id."),
-        click.option("--inbox", metavar="NAME", help="Only what came from this inbox."),
+        click.option("--inbox", shell_complete=inbox_names, metavar="NAME", help="Only what came from this inbox."),
         click.option("--reason", metavar="REASON", help="Only what was refused for this reason, such as truncated."),
     ):
         function = option(function)
