@@ -174,7 +174,7 @@ def test_training_imports_only_the_contract_between_the_halves(module: Module) -
         and found.name not in shared
         and not found.name.startswith("pigeonholed.classifying.")
     }
-    small = {f"pigeonholed.{name}" for name in ("errors", "logs", "paths", "digits", "spreadsheets")}
+    small = {f"pigeonholed.{name}" for name in ("completion", "errors", "logs", "paths", "digits", "spreadsheets")}
     if module.name == "pigeonholed_training.commands.options":
         small.add("pigeonholed.config")  # it says where the store is
     if module.name == "pigeonholed_training.data.reviews":  # reads the service's records, and nothing else does

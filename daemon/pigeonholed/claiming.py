@@ -19,6 +19,7 @@ from pigeonholed.disk import may_rename_out_of
 from pigeonholed.images import Arrival, Status
 from pigeonholed.metrics import Stage
 from pigeonholed.paths import to_text
+from pigeonholed.progress import Task
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -67,6 +68,7 @@ class Claimer:
         patience: waits for full disks and the like.
         metrics: told of claims.
         limit: files in a batch.
+        task: told of each step, so that others see whether there is progress.
 
     Owned by the claiming thread, but for `wake`.
     """
@@ -83,6 +85,7 @@ class Claimer:
         *,
         limit: int = 128,
         clock: Callable[[], float] = time.monotonic,
+        task: Task | None = None,
     ) -> None:
         self._feeds = feeds
         self._ledger = ledger
@@ -91,6 +94,7 @@ class Claimer:
         self._metrics = metrics
         self._limit = limit
         self._clock = clock
+        self._task = task or Task("taking files in")
         self._woken = threading.Event()
         self.claimed = 0
         self.refused: deque[Arrival] = deque(maxlen=_MOST_NAMED)
@@ -119,6 +123,7 @@ class Claimer:
         return sum(self._serve(feed) for feed in self._feeds) > 0
 
     def _serve(self, feed: Feed) -> bool:
+        self._task.beat()
         feed.custody.tidy()
         feed.output.tidy()
         now_s = self._clock()
@@ -128,8 +133,10 @@ class Claimer:
         if files:
             files = [*self._patience.retry("claim", "look up what was copied", partial(feed.custody.fresh, files))]
         for batch in _batches(files, _COPIED_AT_ONCE_BYTES) if feed.custody.copies else [files] if files else []:
+            self._task.beat()
             if arrivals := self.claim(feed, batch):
-                self._engine.submit(arrivals)
+                with self._task.resting():  # while the engine has no room
+                    self._engine.submit(arrivals)
         return bool(files)
 
     def claim(self, feed: Feed, files: Sequence[ImageFile]) -> list[Arrival]:

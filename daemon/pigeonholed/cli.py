@@ -9,6 +9,7 @@ from typing import IO, Any
 import click
 
 from pigeonholed import __version__
+from pigeonholed.manual import complete
 
 _COMMANDS = {
     "init": "init",
@@ -24,6 +25,7 @@ _COMMANDS = {
     "fsck": "fsck",
     "models": "models",
     "db": "db",
+    "completion": "completion",
 }
 
 
@@ -52,7 +54,7 @@ class Commands(click.Group):
         if module is None:
             return None
         command: click.Command = import_module(f"pigeonholed.commands.{module}").command
-        return command
+        return complete(command, cmd_name)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command; what a user can mend ends in one clear message."""
@@ -90,7 +92,7 @@ def cli(ctx: click.Context, config: Path | None) -> None:
     """Drop pictures into a folder; pigeonholed sorts them with your model and never loses one.
 
     New here? 'pigeonholed demo' shows the whole job on real pictures; 'pigeonholed init DIR' makes a folder to start
-    from.
+    from. 'pigeonholed COMMAND --help' tells what a command does, its exit codes, and how it is used.
     """
     ctx.obj = config
     if ctx.invoked_subcommand is None:

@@ -15,12 +15,11 @@ from watchdog.events import (
     FileCreatedEvent,
     FileSystemEventHandler,
 )
-from watchdog.observers.api import BaseObserver
-from watchdog.observers.inotify import InotifyEmitter, InotifyObserver
-from watchdog.observers.inotify_c import InotifyConstants, InotifyEvent, InotifyFD
 
-from pigeonholed.filesystems import gives_events
+from pigeonholed.filesystems import Mount, gives_events, mounts_below
 from pigeonholed.hold_folder import HOLD
+from pigeonholed.inotify_limits import limit_of
+from pigeonholed.kernel_events import Observer
 from pigeonholed.paths import to_text
 
 if TYPE_CHECKING:
@@ -29,58 +28,9 @@ if TYPE_CHECKING:
     from watchdog.events import FileSystemEvent
 
     from pigeonholed.hints import Hints
+    from pigeonholed.inotify_limits import Limit
 
 log = structlog.get_logger()
-
-
-class _Emitter(InotifyEmitter):  # type: ignore[misc]
-    """Asks the kernel only for what says that a file came or was closed.
-
-    Without MOVED_FROM, watchdog has nothing to pair our own claims with: it would hold back what follows for half a
-    second otherwise.
-    """
-
-    def get_event_mask_from_filter(self) -> int:
-        """The mask for inotify."""
-        wanted: int = (
-            InotifyConstants.IN_CREATE
-            | InotifyConstants.IN_CLOSE_WRITE
-            | InotifyConstants.IN_MOVED_TO
-            | InotifyConstants.IN_DELETE_SELF
-            | InotifyConstants.IN_MOVE_SELF
-        )
-        return wanted
-
-
-class _Queue(InotifyFD):  # type: ignore[misc]
-    """The kernel's queue of events, which drops what finds no room.
-
-    watchdog answers that by walking through all folders at once and watching them anew, in the thread that reads the
-    queue: in a burst it would overflow again meanwhile, and again. Here the loss is told at once, and the watches,
-    some of which may be missing, are made anew by `Events.tend` when it is calm.
-    """
-
-    def __init__(self, on_overflow: Callable[[], None]) -> None:
-        super().__init__()
-        self._on_overflow = on_overflow
-
-    def handle_event(self, event: InotifyEvent) -> None:
-        """Pass an event on."""
-        if event.is_queue_overflow:
-            self._on_overflow()
-        else:
-            super().handle_event(event)
-
-
-class _Observer(InotifyObserver):  # type: ignore[misc]
-    def __init__(self, on_overflow: Callable[[], None]) -> None:
-        self._inotify_fd = _Queue(on_overflow)
-        self._inotify_fd.start()
-        BaseObserver.__init__(self, _Emitter, inotify_fd=self._inotify_fd)  # InotifyObserver's own makes another queue
-
-    def reads(self) -> bool:
-        """Whether the thread that reads from the kernel lives; watchdog itself does not ask."""
-        return bool(self._inotify_fd.is_alive())
 
 
 class _Handler(FileSystemEventHandler):  # type: ignore[misc]
@@ -107,13 +57,14 @@ class _Handler(FileSystemEventHandler):  # type: ignore[misc]
 
 @dataclass(slots=True)
 class _Inbox:
-    """An inbox that is to be watched; `folder` is the one that was there when that was last tried, None for none."""
+    """An inbox that is to be watched; `folder` and `mounts` are what was there when that was last tried."""
 
     root: str
     hints: Hints
     recursive: bool
     even_remote: bool
     folder: tuple[int, int] | None = None
+    mounts: tuple[Mount, ...] = ()
     watched: bool = False
 
 
@@ -124,25 +75,33 @@ class Events:
         wake: called after a hint, from watchdog's thread.
         on_overflow: called when the kernel has dropped events, from watchdog's thread.
         clock: monotonic seconds.
+        on_limit: told what to do, once, where a limit of the kernel leaves something to rescans; from any thread.
     """
 
     _PAUSE_S = 5.0
     _CALM_S = 1.0
+    _LIMITED_S = 300.0
 
     def __init__(
         self,
         wake: Callable[[], None],
         on_overflow: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
+        on_limit: Callable[[str], None] = lambda _told: None,
     ) -> None:
         self._wake = wake
         self._on_overflow = on_overflow
+        self._on_limit = on_limit
         self._clock = clock
         self._inboxes: list[_Inbox] = []
         self._anew_at_s = 0.0
         self._overflows = 0
         self._seen_overflows = 0
         self._calm_at_s: float | None = None
+        self._limit: Limit | None = None  # what was met since the last beginning, ...
+        self._limit_value: int | None = None  # ... how high it was then, ...
+        self._limit_told: Limit | None = None  # ... and of what the log speaks already
+        self._limit_at_s = 0.0
         self._observer = self._started()
 
     def watch(self, root: str, hints: Hints, *, recursive: bool, even_remote: bool = True) -> bool:
@@ -159,21 +118,32 @@ class Events:
         return self._begin(inbox)
 
     def watches(self, root: str) -> bool:
-        """Whether there should be hints for an inbox."""
-        return any(inbox.root == root and inbox.watched for inbox in self._inboxes)
+        """Whether there should be hints for every folder of an inbox, but for those on mounts that give none."""
+        return self._limit is None and any(inbox.root == root and inbox.watched for inbox in self._inboxes)
+
+    def silent(self, root: str) -> tuple[str, ...]:
+        """The folders of an inbox, each with its slash, of which there are never hints: what is mounted there."""
+        return tuple(
+            mount.below + "/"
+            for inbox in self._inboxes
+            if inbox.root == root and not inbox.even_remote
+            for mount in inbox.mounts
+            if not mount.gives_events
+        )
 
     def tend(self) -> bool:
         """Begin anew, with fresh threads, where something may not be watched.
 
-        That is so if a thread has died, another folder is now where an inbox was, or the kernel has dropped events, by
-        which folders are told that come; then it waits until it is calm again.
+        That is so if a thread has died, another folder is now where an inbox was, something was mounted in it, a limit
+        was raised, or the kernel has dropped events, by which folders are told that come; then it waits until it is
+        calm again.
 
         Returns:
             Whether that was so. Every inbox that is watched is then scanned: nobody knows what was missed.
         """
         calm_again = self._is_calm_again()
-        needed = not self.alive() or calm_again or (not self.unsettled and any(map(_is_another_now, self._inboxes)))
-        if not needed or self._clock() < self._anew_at_s:
+        lost = not self.alive() or calm_again or (not self.unsettled and any(map(_is_another_now, self._inboxes)))
+        if not (lost or self._may_do_more()) or self._clock() < self._anew_at_s:
             return False
         if calm_again:
             log.warning("events_dropped", times=self._overflows, instead="a scan")
@@ -183,7 +153,9 @@ class Events:
         for inbox in self._inboxes:
             if self._begin(inbox):
                 inbox.hints.overflow()
-        return True
+        if self._limit is None:
+            self._limit_told = None
+        return lost or self._limit is None
 
     @property
     def unsettled(self) -> bool:
@@ -191,12 +163,19 @@ class Events:
         return self._overflows != self._seen_overflows or self._calm_at_s is not None
 
     def alive(self) -> bool:
-        """Whether hints can still come: watchdog's threads end silently when something fails in them."""
+        """Whether hints can still come: watchdog's threads end silently when something fails in them.
+
+        Where there are none because of a limit, nothing has died.
+        """
         observer = self._observer
+        if observer is None:
+            return self._limit is not None
         return observer.is_alive() and observer.reads() and all(emitter.is_alive() for emitter in observer.emitters)
 
     def close(self) -> None:
         """End the threads."""
+        if self._observer is None:
+            return
         try:
             self._observer.stop()
         except (KeyError, OSError) as error:
@@ -206,10 +185,33 @@ class Events:
             return
         self._observer.join()
 
-    def _started(self) -> _Observer:
-        observer = _Observer(self._overflow)
+    def _started(self) -> Observer | None:
+        """New threads; None where the kernel grants none."""
+        self._limit = None
+        try:
+            observer = Observer(self._overflow, self._meet)
+        except OSError as error:
+            if (limit := limit_of(error)) is None:
+                raise
+            self._meet(limit)
+            return None
         observer.start()
         return observer
+
+    def _meet(self, limit: Limit) -> None:
+        """A limit of the kernel leaves something to rescans."""
+        if self._limit is None:
+            self._limit_at_s = self._clock() + self._LIMITED_S
+            self._limit, self._limit_value = limit, limit.value_now()
+        if self._limit_told is not limit:
+            self._limit_told = limit
+            log.warning("watch_limited", remedy=limit.told(), instead="rescans")
+            self._on_limit(limit.told())
+
+    def _may_do_more(self) -> bool:
+        """Whether the limit that was met may be gone."""
+        limit = self._limit
+        return limit is not None and (limit.value_now() != self._limit_value or self._clock() >= self._limit_at_s)
 
     def _overflow(self) -> None:
         self._overflows += 1
@@ -227,9 +229,11 @@ class Events:
 
     def _begin(self, inbox: _Inbox) -> bool:
         """Watch an inbox, if it is there and its file system tells anything."""
-        inbox.folder, inbox.watched = None, False
+        inbox.folder, inbox.mounts, inbox.watched = None, (), False
         try:
-            inbox.folder = _identity(inbox.root)
+            inbox.folder, inbox.mounts = _identity(inbox.root), mounts_below(inbox.root)
+            if self._observer is None:
+                return False
             if inbox.even_remote or gives_events(inbox.root):
                 handler = _Handler(inbox.root, inbox.hints, self._wake)
                 self._observer.schedule(handler, inbox.root, recursive=inbox.recursive)
@@ -246,8 +250,8 @@ def _identity(root: str) -> tuple[int, int]:
 
 
 def _is_another_now(inbox: _Inbox) -> bool:
-    """Whether the path leads to another folder than before, or one that was missing is there."""
+    """Whether another folder than before, or one that was missing, is there; or another mount in it."""
     try:
-        return _identity(inbox.root) != inbox.folder
+        return _identity(inbox.root) != inbox.folder or mounts_below(inbox.root) != inbox.mounts
     except OSError:
         return False  # it is missing: its return will be noticed

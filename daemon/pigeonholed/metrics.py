@@ -159,6 +159,7 @@ class Metrics:
         retries_total: counter (stage): attempts repeated after a fault.
         database_available: gauge: 1 when the last attempt to write to the database succeeded, else 0.
         rescan_recovered_total: counter (inbox): files that a rescan found and no event had announced.
+        inbox_events: gauge (inbox): 1 while events tell of files that arrive, 0 while only scans find them.
         inbox_available: gauge (inbox): 1 when the inbox can be listed, else 0.
         last_success_timestamp_seconds: gauge (inbox): when a picture was last filed, 0 when never; Unix time.
         model_info: gauge (inbox, model, version, runtime, device): 1 for what serves an inbox; see `add_model`.
@@ -229,6 +230,7 @@ class Metrics:
             self.queue_oldest_age_seconds,
             self.end_to_end_seconds,
             self.rescan_recovered_total,
+            self.inbox_events,
             self.inbox_available,
             self.last_success_timestamp_seconds,
             self.claimed_files_total,
@@ -342,6 +344,9 @@ class Metrics:
             "From when a file was found complete until it is filed.",
             _END_TO_END_BUCKETS_S,
             "inbox",
+        )
+        self.inbox_events = self._gauge(
+            "inbox_events", "1 while events tell of files that arrive, 0 while only scans find them.", "inbox"
         )
         self.inbox_available = self._gauge("inbox_available", "1 when the inbox can be listed.", "inbox")
         self.last_success_timestamp_seconds = self._gauge(

@@ -32,6 +32,7 @@ from pigeonholed.onerun import OneRun
 from pigeonholed.operations import Operations
 from pigeonholed.paths import to_text
 from pigeonholed.patience import Patience
+from pigeonholed.progress import LONG_S, STAGE_LIMIT_S, Progress
 from pigeonholed.reclassifying import Manner, Models, Reclassifier
 from pigeonholed.records import check_inboxes, open_records
 from pigeonholed.reporting import Reporter
@@ -70,6 +71,7 @@ def build(
     may_upgrade: bool = True,
     metrics: Metrics | None = None,
     reload: Callable[[], None] | None = None,
+    progress: Progress | None = None,
 ) -> Iterator[Service]:
     """Make a service out of settings, and take everything apart again at the end.
 
@@ -80,6 +82,7 @@ def build(
         may_upgrade: an older database is upgraded rather than refused.
         metrics: those of the service before, whose counts go on.
         reload: reads the configuration again; None where nothing can.
+        progress: of the process; told of each step of the building, too.
 
     Raises:
         UserError: something that the settings name is missing, held by another process, or cannot be used.
@@ -87,11 +90,14 @@ def build(
     """
     stop = stop or threading.Event()
     metrics = metrics or Metrics()
+    progress = progress or Progress()
+    progress.main.adopt()
+    progress.main.begin("opening the database and the folders", LONG_S)
     imaging.configure()
     with ExitStack() as stack:
         _lock_state(settings, stack)
-        _check_supported(settings)
-        health = _Health()
+        check_supported(settings)
+        health = _Health(progress)
         addresses = _serve_http(settings, metrics, health, stack)
 
         def on_database_retry(error: Exception) -> None:
@@ -103,7 +109,7 @@ def build(
         )
         metrics.database_available.set(1)
         ledger, deliveries, outputs = records.ledger, records.deliveries, records.outputs
-        lanes = _load_models(settings, records, metrics, stop)
+        lanes = _load_models(settings, records, metrics, stop, progress)
 
         statistics = Statistics({inbox.name: to_text(str(inbox.path)) for inbox in settings.inbox})
 
@@ -128,8 +134,15 @@ def build(
             reporter.name_taken,
             lambda stage: metrics.stage_duration_seconds.labels(stage).time(),
         )
+        finisher = Finisher(deliveries, ledger, patience, reporter.filed_batch, reporter.withdrawn, reporter.name_taken)
+        progress.main.begin("taking up what was in flight", LONG_S)
         resumed = recovery.recover(ledger, finisher, deliveries, time.monotonic(), patience, metrics)
 
+        def waits_for(stage: Stage) -> Callable[[], bool]:
+            return lambda: stage in patience.waiting or not ledger.reachable
+
+        claiming_task = progress.task("taking files in", waits=waits_for(Stage.CLAIM))
+        filing_task = progress.task("filing", waits=waits_for(Stage.FILE))
         engine = LocalEngine(routes, sizes, ledger, crew, patience, metrics)
         stack.callback(engine.abort)  # ends its threads where the service is never run
         feeds = [
@@ -139,6 +152,7 @@ def build(
                     partial(clock_of, str(inbox.path), delivery.output),
                     partial(_passes_over, inbox.name, records.holds, delivery.custody),
                     metrics.stage_duration_seconds.labels(Stage.SETTLE).observe,
+                    claiming_task.beat,
                 ),
                 delivery.output,
                 delivery.custody,
@@ -147,7 +161,7 @@ def build(
             for delivery in [deliveries[inbox.name]]
         ]
         watches = [feed.watch for feed in feeds]
-        claimer = Claimer(feeds, ledger, engine, patience, metrics)
+        claimer = Claimer(feeds, ledger, engine, patience, metrics, task=claiming_task)
         service = Service(
             settings=settings,
             stop=stop,
@@ -161,10 +175,13 @@ def build(
             reporter=reporter,
             statistics=statistics,
             watches=watches,
-            events=None if once else _watch_events(settings, watches, claimer, metrics, stack),
+            events=None if once else _watch_events(settings, watches, claimer, metrics, statistics, stack),
             switcher=_switcher(settings, records, lanes, metrics, statistics, stop),
             patience=patience,
             resumed=resumed,
+            progress=progress,
+            claimer_task=claiming_task,
+            finisher_task=filing_task,
             addresses=addresses,
         )
         health.service = service
@@ -182,7 +199,7 @@ def rehearse(settings: Settings, records: Records) -> None:
         UserError: something that they name is missing or cannot be used.
         BundleError: a model cannot be served.
     """
-    _check_supported(settings)
+    check_supported(settings)
     check_inboxes(settings, records.ledger, serving=True)
     for name, version in {(inbox.model, inbox.version) for inbox in settings.inbox}:
         open_tried(settings, replace(records, store=ModelStore(settings.models.dir)), name, version)
@@ -192,10 +209,11 @@ def rehearse(settings: Settings, records: Records) -> None:
 class _Health:
     """What the probes ask while the service is still being built."""
 
+    progress: Progress
     service: Service | None = None
 
     def live(self) -> list[str]:
-        return [] if self.service is None else self.service.stuck()
+        return self.progress.stuck() if self.service is None else self.service.stuck()
 
     def ready(self) -> list[str]:
         return ["starting"] if self.service is None else self.service.faults()
@@ -226,7 +244,7 @@ def _lock_state(settings: Settings, stack: ExitStack) -> None:
     stack.callback(lock.release)
 
 
-def _check_supported(settings: Settings) -> None:
+def check_supported(settings: Settings) -> None:
     """Refuse what the contract knows and this version does not do yet, rather than do something else."""
     if settings.engine.kind != "local":
         raise Misconfigured('engine.kind = "ray" is not built yet in this version; use "local"')
@@ -322,12 +340,13 @@ def reclassifier_of(
 
 
 def _load_models(
-    settings: Settings, records: Records, metrics: Metrics, stop: threading.Event
+    settings: Settings, records: Records, metrics: Metrics, stop: threading.Event, progress: Progress
 ) -> dict[tuple[str, object], Lane]:
     lanes: dict[tuple[str, object], Lane] = {}
     for inbox in settings.inbox:
         key = (inbox.model, inbox.version)
         if key not in lanes:
+            progress.main.begin(f"loading the model {inbox.model}", STAGE_LIMIT_S)
             served = load_served(settings, open_tried(settings, records, inbox.model, inbox.version, stop))
             lanes[key] = Lane(served, Channel(settings.batching.max_batch_size * 4))
             _announce(settings, records, metrics, lanes[key], key)
@@ -447,11 +466,12 @@ def watch_of(
     now_ns: Callable[[], int],
     passes_over: Callable[[str, int, int], bool] = lambda _path, _size, _mtime_ns: False,
     on_complete: Callable[[float], None] = lambda _age_s: None,
+    beat: Callable[[], None] = lambda: None,
 ) -> Watch:
     """An inbox, watched by its rules."""
     rules = Rules(inbox.name, str(inbox.path), inbox.settle_s, inbox.incomplete_s, inbox.rescan_s, inbox.recursive)
     names = NameFilter(inbox.include, inbox.exclude)
-    return Watch(rules, names, now_ns, passes_over=passes_over, on_complete=on_complete)
+    return Watch(rules, names, now_ns, passes_over=passes_over, on_complete=on_complete, beat=beat)
 
 
 def _passes_over(inbox: str, holds: Holds, custody: Custody, path: str, size: int, mtime_ns: int) -> bool:
@@ -473,15 +493,25 @@ def clock_of(inbox: str, output: Output) -> int:
 
 
 def _watch_events(
-    settings: Settings, watches: Sequence[Watch], claimer: Claimer, metrics: Metrics, stack: ExitStack
+    settings: Settings,
+    watches: Sequence[Watch],
+    claimer: Claimer,
+    metrics: Metrics,
+    statistics: Statistics,
+    stack: ExitStack,
 ) -> Events | None:
     """Watch first, scan later: what arrives in between is seen by both."""
     wanted = [(inbox, watch) for inbox, watch in zip(settings.inbox, watches, strict=True) if inbox.watch != "poll"]
     if not wanted:
         return None
-    events = Events(claimer.wake, metrics.event_queue_overflows_total.inc)
+    events = Events(
+        claimer.wake,
+        metrics.event_queue_overflows_total.inc,
+        on_limit=lambda told: statistics.trouble("watch_limited", told),
+    )
     stack.callback(events.close)
     for inbox, watch in wanted:
         even_remote = inbox.watch == "events"
         events.watch(str(inbox.path), watch.hints, recursive=inbox.recursive, even_remote=even_remote)
+        watch.silent = events.silent(str(inbox.path))
     return events

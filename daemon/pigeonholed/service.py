@@ -13,6 +13,7 @@ import structlog
 from pigeonholed import systemd
 from pigeonholed.metrics import Ineligible, Stage
 from pigeonholed.paths import to_text
+from pigeonholed.progress import STAGE_LIMIT_S, Progress, Task
 from pigeonholed.statistics import InboxView, ModelStatus
 
 if TYPE_CHECKING:
@@ -37,6 +38,10 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 _LOOK_EVERY_S = 0.5
+_DRAIN_LIMIT_S = 3600.0  # decoders may hang on each of some hundred files, for a while
+_WATCHED_ANEW = (
+    "a watching thread has died, an inbox is another folder or mount now, or more can be watched than before"
+)
 _MENDED_BY_PEOPLE = frozenset({Ineligible.PERMISSION, Ineligible.TOO_DEEP})
 
 
@@ -67,6 +72,9 @@ class Service:
     switcher: Switcher
     patience: Patience
     resumed: Sequence[Arrival]
+    progress: Progress
+    claimer_task: Task
+    finisher_task: Task
     addresses: dict[str, str] = field(default_factory=dict)
     warm: bool = False
     _attention: threading.Event = field(default_factory=threading.Event)
@@ -88,14 +96,15 @@ class Service:
         systemd.notify("READY=1", "STATUS=serving")
         log.info("service_ready", inboxes=[watch.rules.name for watch in self.watches])
         while claiming.is_alive():
+            self.progress.main.begin("serving", STAGE_LIMIT_S)
             self.observe()
             self.switcher.look()
             self.engine.take_over()
-            if not self.stuck():
-                systemd.notify("WATCHDOG=1", f"STATUS={self.reporter.filed} files filed")
             self._attention.wait(_LOOK_EVERY_S)
             self._attention.clear()
-        systemd.notify("STATUS=finishing what is in flight")  # to end, or to go on with another configuration
+        # To end, or to go on with another configuration.
+        self.progress.main.begin("finishing what is in flight", _DRAIN_LIMIT_S)
+        systemd.notify("STATUS=finishing what is in flight")
         # Shutdown, as a sentence: the claimer has ended; let the engine run out; then the finisher has the last word.
         self.engine.close()
         finishing.join()
@@ -117,7 +126,7 @@ class Service:
 
     def status(self) -> dict[str, Any]:
         """What `pigeonholed status` shows."""
-        views = {watch.rules.name: _view(watch, self.metrics) for watch in self.watches}
+        views = {watch.rules.name: self._view(watch) for watch in self.watches}
         addresses = {"control": to_text(str(self.settings.control.socket))} | self.addresses
         return self.statistics.status(views, self.engine.waiting(), self._models(), addresses).as_dict()
 
@@ -153,7 +162,9 @@ class Service:
             self.metrics.inbox_available.labels(name).set(watch.available)
             recovered = watch.recovered - self._recovered.get(name, 0)
             self._recovered[name] = watch.recovered
-            if self.events is not None and self.events.watches(watch.rules.root):
+            watched = self.events is not None and self.events.watches(watch.rules.root)
+            self.metrics.inbox_events.labels(name).set(watched)
+            if watched:
                 self.metrics.rescan_recovered_total.labels(name).inc(recovered)
             oldest_s = watch.window.oldest_s()
             age_s = 0.0 if oldest_s is None else time.monotonic() - oldest_s
@@ -191,7 +202,12 @@ class Service:
     def stuck(self) -> list[str]:
         """Why the process makes no progress; empty when it does."""
         dead = [] if self.stop.is_set() else self.crew.dead()
-        return [f"the thread {name} has ended" for name in dead]
+        return [f"the thread {name} has ended" for name in dead] + self.progress.stuck()
+
+    def line(self, filed_before: int = 0) -> str:
+        """The service in one line: what it, and others before it, have done, what waits, and what is away."""
+        waiting = sum(self.engine.waiting().values()) + sum(len(watch.window) for watch in self.watches)
+        return "; ".join([f"{filed_before + self.reporter.filed} files filed, {waiting} waiting", *self.faults()])
 
     def _tell_what_is_left(self, inbox: str, reason: Ineligible, count: int) -> None:
         """Say once that there are files which somebody could mend."""
@@ -209,21 +225,49 @@ class Service:
         if self.events is None or (scans == self._scans and self.events.alive() and not self.events.unsettled):
             return
         self._scans = scans
+        for watch in self.watches:
+            watch.silent = self.events.silent(watch.rules.root)
         if self.events.tend():
-            log.warning("watched_anew", because="a watching thread has died, or an inbox is another folder now")
-            self.statistics.trouble("watched_anew", "a watching thread has died, or an inbox is another folder now")
+            log.warning("watched_anew", because=_WATCHED_ANEW)
+            self.statistics.trouble("watched_anew", _WATCHED_ANEW)
             self.claimer.wake()
 
+    def _view(self, watch: Watch) -> InboxView:
+        name = watch.rules.name
+        oldest_s = watch.window.oldest_s()
+        return InboxView(
+            available=watch.available,
+            waiting=len(watch.window),
+            waiting_is_all=not (watch.scanning() or watch.window.full()),
+            oldest_wait_s=None if oldest_s is None else time.monotonic() - oldest_s,
+            in_flight=self.metrics.accounts.in_flight(name),
+            drift=self.metrics.drift.of(name),
+            events=self.events is not None and self.events.watches(watch.rules.root),
+        )
+
     def _claim(self) -> None:
+        self.claimer_task.adopt()
         try:
             self.engine.submit_suspects(self.resumed)
             self.claiming.run(self.stop)
         finally:
+            self.claimer_task.rest()
             self._attention.set()
 
     def _finish(self) -> None:
+        self.finisher_task.adopt()
+        try:
+            self._finish_all()
+        finally:
+            self.finisher_task.rest()
+
+    def _finish_all(self) -> None:
         most = self.settings.batching.max_batch_size * 4
-        while (group := self.engine.handled(None)) is not None:
+        while True:
+            with self.finisher_task.resting():
+                group = self.engine.handled(None)
+            if group is None:
+                break
             batch = list(group)
             while len(batch) < most and (more := self.engine.handled(0)):
                 batch.extend(more)
@@ -231,15 +275,3 @@ class Service:
             if not self.engine.waiting()[Stage.FILE]:
                 self.finisher.settle()
         self.finisher.settle()
-
-
-def _view(watch: Watch, metrics: Metrics) -> InboxView:
-    oldest_s = watch.window.oldest_s()
-    return InboxView(
-        available=watch.available,
-        waiting=len(watch.window),
-        waiting_is_all=not (watch.scanning() or watch.window.full()),
-        oldest_wait_s=None if oldest_s is None else time.monotonic() - oldest_s,
-        in_flight=metrics.accounts.in_flight(watch.rules.name),
-        drift=metrics.drift.of(watch.rules.name),
-    )

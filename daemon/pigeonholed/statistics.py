@@ -36,6 +36,7 @@ class InboxStatus:
         last_filed_at: None when nothing was filed since the start.
         in_flight: files that were taken and are not filed yet.
         drift: how recent pictures compare with those that the model was judged by.
+        events: whether file events tell of arrivals; else only scans find them.
     """
 
     name: str
@@ -53,6 +54,7 @@ class InboxStatus:
     last_filed_at: datetime | None
     in_flight: int
     drift: Drift | None
+    events: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +120,7 @@ class InboxView:
     oldest_wait_s: float | None
     in_flight: int = 0
     drift: Drift | None = None
+    events: bool = False
 
 
 class Rate:
@@ -267,6 +270,7 @@ def _inbox(name: str, tally: _Tally, view: InboxView) -> InboxStatus:
         last_filed_at=tally.last_filed_at,
         in_flight=view.in_flight,
         drift=view.drift,
+        events=view.events,
         **counts,
     )
 

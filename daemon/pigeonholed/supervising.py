@@ -1,7 +1,7 @@
 """The life of the process: what signals do, and how a changed configuration takes effect.
 
-A reload is rehearsed first; only then does the running pipeline drain, and a new one is built in the same process. If
-that fails after all, the old configuration serves again.
+A reload is rehearsed first, and systemd told when it has come to its end, good or bad. Only then does the running
+pipeline drain, and a new one is built in the same process. If that fails after all, the old configuration serves again.
 
 A pipeline that a fault of the machine has ended (a disk or a database that cannot read or write) is built anew after a
 pause, as often as it takes: it begins by looking at the disk, and believes nothing that the one before had not made
@@ -12,9 +12,9 @@ was asked for, and what is in flight is as safe as after a kill.
 from __future__ import annotations
 
 import os
+import queue
 import signal
 import threading
-import time
 from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
@@ -27,6 +27,7 @@ from pigeonholed.errors import Spent, Unavailable, UserError
 from pigeonholed.metrics import Metrics
 from pigeonholed.paths import to_text
 from pigeonholed.pipeline import build, rehearse
+from pigeonholed.progress import STAGE_LIMIT_S, Progress
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
     from pigeonholed.settings import Settings
 
 log = structlog.get_logger()
+
+_LOOK_EVERY_S = 0.2
 
 
 class Supervisor:
@@ -60,7 +63,11 @@ class Supervisor:
         self._service: Service | None = None
         self._next: Settings | None = None
         self._fallback: Settings | None = None
-        self._rehearsal: threading.Thread | None = None
+        self._asked: queue.SimpleQueue[None] = queue.SimpleQueue()  # of all queues the one for signal handlers
+        self._refused = ""
+        self._filed = 0  # by the services before the one that runs
+        self._progress = Progress()
+        self._pulse = systemd.Pulse(self._stuck, self._line, lambda: self._service is None and not self._ending)
         self._told_to_end = threading.Event()
         self._served: Service | None = None
         self._pause_s = self._FIRST_PAUSE_S
@@ -76,6 +83,14 @@ class Supervisor:
             BaseException: whatever made a stage fail.
         """
         self._take_signals()
+        threading.Thread(target=self._reload, name="rehearsal", daemon=True).start()
+        self._pulse.start()
+        try:
+            return self._serve_on(settings)
+        finally:
+            self._pulse.stop()
+
+    def _serve_on(self, settings: Settings) -> Service | None:
         service: Service | None
         while True:
             try:
@@ -98,9 +113,7 @@ class Supervisor:
 
     def ask_reload(self) -> None:
         """Read the configuration again, and change over to it if it is good; models are looked at in any case."""
-        if self._rehearsal is None or not self._rehearsal.is_alive():
-            self._rehearsal = threading.Thread(target=self._rehearse, name="rehearsal", daemon=True)
-            self._rehearsal.start()
+        self._asked.put(None)
 
     def _serve(self, settings: Settings) -> Service:
         self._stop = threading.Event()
@@ -113,6 +126,7 @@ class Supervisor:
             may_upgrade=self._may_upgrade,
             metrics=self._metrics,
             reload=self.ask_reload,
+            progress=self._progress,
         ) as service:
             self._fallback = None
             self._service = self._served = service
@@ -120,6 +134,7 @@ class Supervisor:
                 service.run()
             finally:
                 self._service = None
+                self._filed += service.reporter.filed
                 if service.reporter.filed:
                     self._pause_s = self._FIRST_PAUSE_S
         return service
@@ -138,32 +153,60 @@ class Supervisor:
             raise error
         if not self._ending:
             log.error("service_failed", error=str(error), again_in_s=self._pause_s)
-            systemd.notify(f"STATUS=failed, again in {self._pause_s:.0f} s: {error}")
+            waiting = f"waiting to try again after a failure: {error}"
+            self._progress.main.begin(waiting, STAGE_LIMIT_S)
+            systemd.notify(f"STATUS={waiting}")
         if self._told_to_end.wait(self._pause_s):
             log.warning("work_left", error=str(error), instead="the next start takes it up")
             return self._served
         self._pause_s = min(self._pause_s * 2, self._LONGEST_PAUSE_S)
         return None
 
-    def _rehearse(self) -> None:
-        service = self._service
-        if service is None:
-            return
+    def _reload(self) -> None:
+        """What the rehearsing thread does; of several that ask at once, one rehearsal is for all."""
+        while True:
+            self._asked.get()
+            while not self._asked.empty():
+                self._asked.get()
+            while (service := self._service) is None:
+                if self._told_to_end.wait(_LOOK_EVERY_S):
+                    return
+            systemd.notify_reloading()
+            if not self._rehearse(service):
+                systemd.notify("READY=1", f"STATUS={self._line()}")
+
+    def _rehearse(self, service: Service) -> bool:
+        """Whether another service is built now, which will say itself when it is ready."""
         try:
             settings = self._load()
             rehearse(settings, service.records)
-        except (UserError, BundleError) as error:
-            log.error("reload_refused", error=str(error))
-            service.statistics.trouble("reload_refused", str(error))
-            return
+        except Exception as error:  # whatever it is: the service that runs has nothing to do with it
+            self._refused = str(error) or repr(error)
+            log.error("reload_refused", error=self._refused)
+            service.statistics.trouble("reload_refused", self._refused)
+            return False
+        self._refused = ""
         service.switcher.forget_refusals()
-        if settings == service.settings:
+        if self._service is not service:
+            self._asked.put(None)  # that one ends for another reason: ask the next one
+            return True
+        if settings == (self._next or service.settings):
             log.info("configuration_unchanged")
-            return
+            return self._next is not None
         log.info("configuration_reloaded", source=str(settings.source))
         self._next = settings
-        systemd.notify("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
         service.end()
+        return True
+
+    def _stuck(self) -> list[str]:
+        service = self._service
+        return self._progress.stuck() if service is None else service.stuck()
+
+    def _line(self) -> str:
+        """The process in one line, for systemd's STATUS."""
+        service = self._service
+        line = self._progress.main.what if service is None else service.line(self._filed)
+        return f"{line}; the last reload was refused: {self._refused}" if self._refused else line
 
     def _take_signals(self) -> None:
         signal.signal(signal.SIGTERM, self._end)

@@ -63,6 +63,7 @@ class Watch:
         passes_over: whether a file (path, size, mtime_ns) is to be left alone for now.
         stopwatch: seconds, to measure what a scan costs.
         on_complete: told of each file that is complete, how many seconds ago it last changed.
+        beat: called at each folder and file: a scan may take long, and is no standstill.
 
     Owned by the claiming thread, but for `hints`.
     """
@@ -77,12 +78,14 @@ class Watch:
         stopwatch: Callable[[], float] = time.perf_counter,
         passes_over: Callable[[str, int, int], bool] = lambda _path, _size, _mtime_ns: False,
         on_complete: Callable[[float], None] = lambda _age_s: None,
+        beat: Callable[[], None] = lambda: None,
     ) -> None:
         self.rules = rules
         self.hints = Hints()
         self.window = Window()
         self.marks = Marks(rules.settle_s)
         self.available = True
+        self.silent: tuple[str, ...] = ()  # folders of which no event comes; other threads put another in its place
         self.ineligible: dict[Ineligible, int] = dict.fromkeys(Ineligible, 0)
         self.scans = 0
         self.recovered = 0
@@ -91,6 +94,7 @@ class Watch:
         self._fs_time_ns = fs_time_ns
         self._passes_over = passes_over
         self._on_complete = on_complete
+        self._beat = beat
         self._stopwatch = stopwatch
         self._due: list[tuple[float, str]] = []
         self._alarms: dict[str, float] = {}  # the one moment in `_due` that counts for a path
@@ -111,6 +115,7 @@ class Watch:
         found: dict[str, ImageFile] = {}
         started_s = self._stopwatch()
         for path in self._candidates(now_s):
+            self._beat()
             if path not in found and (file := self._look(path, now_s)) is not None:
                 found[path] = file
                 if len(found) >= limit:
@@ -184,6 +189,7 @@ class Watch:
         folders = [""]
         while folders:
             folder = folders.pop()
+            self._beat()
             try:
                 entries = os.scandir(os.path.join(self.rules.root, folder))
             except OSError as error:
@@ -230,7 +236,8 @@ class Watch:
         if not self._whole(path, full_path, signature, now_s):
             return None
         announced = self.window.was_announced(path)
-        self.recovered += not (self._announced if announced is None else announced)
+        announced = self._announced if announced is None else announced
+        self.recovered += not (announced or path.startswith(self.silent))
         self.window.forget(path)
         if (age_s := self.marks.age_s(signature.ctime_ns, now_s)) > -_CLOCKS_DIFFER_S:
             self._on_complete(max(0.0, age_s))

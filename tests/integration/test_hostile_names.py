@@ -174,7 +174,12 @@ def test_a_service_tells_no_name_to_prometheus_and_one_line_a_state_to_systemd(s
     assert not [value for value in values if any(part in value for part in ("script", "calc", "owned", ".png"))]
     assert "fake_metric" not in page
     assert all(line.isprintable() for line in page.split("\n"))
-    assert {line.partition("=")[0] for line in told.split("\n")} <= {"READY", "STATUS", "WATCHDOG"}
+    assert {line.partition("=")[0] for line in told.split("\n")} <= {
+        "READY",
+        "STATUS",
+        "WATCHDOG",
+        "EXTEND_TIMEOUT_USEC",
+    }
 
 
 @pytest.mark.usefixtures("shown")

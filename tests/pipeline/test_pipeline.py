@@ -635,6 +635,14 @@ def test_files_that_arrive_while_it_serves_are_filed(place: Place, watch: str) -
         _until(lambda: service.reporter.filed == 10)
         assert service.faults() == []
         assert service.stuck() == []
+        (inbox,) = service.status()["inboxes"]
+        assert inbox["events"] is (watch == "events")
+        service.observe()
+        text = service.metrics.expose()[0].decode()
+        assert f'pigeonholed_inbox_events{{inbox="camera"}} {float(watch == "events")}' in text
+        if watch == "poll":  # all were found by scans, as they are to be
+            assert service.watches[0].recovered > 0
+            assert 'pigeonholed_rescan_recovered_total{inbox="camera"} 0.0' in text
     place.audit(dropped)
 
 

@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -188,8 +189,12 @@ def test_limit_on_watches_leaves_the_rest_to_rescans(tmp_path: Path, most: int, 
     make_tree(tmp_path, {"a": {"b": {}}})
     script = (
         "import sys; from pigeonholed.events import Events; from pigeonholed.hints import Hints\n"
-        "events = Events(lambda: None)\n"
-        "print(events.watch(sys.argv[1], Hints(), recursive=True), events.alive())"
+        "told = []\n"
+        "events = Events(lambda: None, on_limit=told.append)\n"
+        "watched = events.watch(sys.argv[1], Hints(), recursive=True)\n"
+        "assert not events.watches(sys.argv[1]), 'not all of it is'\n"
+        "assert len(told) == 1 and 'sysctl fs.inotify.max_user_watches=' in told[0], told\n"
+        "print(watched, events.alive())"
     )
     limited = ["unshare", "--user", "--map-root-user", "sh", "-c"]
     limit = "echo $0 > /proc/sys/user/max_inotify_watches"
@@ -202,6 +207,87 @@ def test_limit_on_watches_leaves_the_rest_to_rescans(tmp_path: Path, most: int, 
         text=True,
     )
     assert told.stdout.splitlines()[-1] == f"{watched_at_all} True"
+
+
+def test_user_without_a_queue_of_events_left_is_served_by_rescans_until_there_is_one(tmp_path: Path) -> None:
+    """In a user namespace, which has a limit of its own."""
+    script = """
+import sys
+from pigeonholed.events import Events
+from pigeonholed.hints import Hints
+
+def allow(count):
+    with open("/proc/sys/user/max_inotify_instances", "w") as file:
+        file.write(str(count))
+
+now_s, told, hints, root = [0.0], [], Hints(), sys.argv[1]
+allow(0)
+events = Events(lambda: None, on_limit=told.append, clock=lambda: now_s[0])
+assert not events.watch(root, hints, recursive=True)
+assert events.alive() and not events.watches(root)
+assert len(told) == 1 and "sysctl fs.inotify.max_user_instances=" in told[0], told
+assert not events.tend()
+now_s[0] = 1000.0
+assert not events.tend() and len(told) == 1, "it is no better yet, and nobody need be told again"
+allow(8)
+now_s[0] = 2000.0
+assert events.tend() and events.watches(root) and hints.take() == ([], True)
+events.close()
+print("well")
+"""
+    limited = ["unshare", "--user", "--map-root-user"]
+    if subprocess.run([*limited, "true"], check=False, capture_output=True).returncode != 0:
+        pytest.skip("this test needs a user namespace of its own")
+    told = subprocess.run(
+        [*limited, sys.executable, "-c", script, str(tmp_path)], check=False, capture_output=True, text=True
+    )
+    assert told.stdout.splitlines()[-1:] == ["well"], told.stderr
+
+
+@contextmanager
+def mounted(folder: Path) -> Iterator[None]:
+    """Something is mounted there; skips the test where that needs more rights."""
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "none", str(folder)]
+    if subprocess.run(mount, check=False, capture_output=True).returncode != 0:
+        pytest.skip("mounting a tmpfs needs root")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def test_what_is_mounted_in_a_watched_inbox_is_watched_too_and_what_it_covered_when_it_is_gone(
+    watched: Watched,
+) -> None:
+    with mounted(watched.root / "sub"):
+        assert watched.events.tend()
+        assert watched.hints.take() == ([], True)
+        assert watched.events.silent(str(watched.root)) == ()
+        make_tree(watched.root, {"sub/a.png": b"1"})
+        watched.until("sub/a.png")
+    watched.clock.advance(60.0)
+    assert watched.events.tend()
+    make_tree(watched.root, {"sub/b.png": b"1"})
+    watched.until("sub/b.png")
+
+
+def test_network_mount_in_a_local_inbox_is_known_to_tell_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The type is all that makes a network file system of this one."""
+    monkeypatch.setattr(filesystems, "_TELL_NOTHING", {"tmpfs"})
+    monkeypatch.setattr(events, "gives_events", lambda _path: True)
+    root, name = str(tmp_path), "far away\n\\ caf\udce9"
+    os.mkdir(os.path.join(root, name))
+    watching = Events(lambda: None, clock=FakeClock())
+    assert watching.watch(root, Hints(), recursive=True, even_remote=False)
+    assert watching.silent(root) == ()
+    with mounted(tmp_path / name):
+        assert watching.tend()
+        assert watching.watches(root)
+        assert watching.silent(root) == (f"{name}/",)
+        assert [mount.below for mount in filesystems.mounts_below(root)] == [name]
+    watching.close()
 
 
 def test_claim_out_of_the_inbox_holds_nothing_back(watched: Watched, tmp_path: Path) -> None:

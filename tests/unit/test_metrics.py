@@ -33,6 +33,7 @@ CONTRACT = {
     "errors_total": ("counter", {"stage", "reason"}),
     "retries_total": ("counter", {"stage"}),
     "rescan_recovered_total": ("counter", {"inbox"}),
+    "inbox_events": ("gauge", {"inbox"}),
     "inbox_available": ("gauge", {"inbox"}),
     "last_success_timestamp_seconds": ("gauge", {"inbox"}),
     "model_info": ("gauge", {"inbox", "model", "version", "runtime", "device"}),

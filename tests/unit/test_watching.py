@@ -496,3 +496,16 @@ def test_peek_says_who_writes_only_when_asked(tmp_path: Path) -> None:
     with open(tmp_path / "a", "wb"):
         assert watching._peek(str(tmp_path / "a"), 0, ask_for_writers=True)[2]
         assert not watching._peek(str(tmp_path / "a"), 0, ask_for_writers=False)[2]
+
+
+def test_file_that_no_event_could_announce_does_not_count_as_recovered(tmp_path: Path, clock: FakeClock) -> None:
+    """A folder of the inbox is on another machine: its files are found by scans, as they are to be."""
+    yard = _yard(tmp_path, clock, settle_s=0.0)
+    yard.watch.silent = ("far/",)
+    assert yard.take() == []
+    yard.write("far/a.png")
+    assert yard.take(30.0) == ["far/a.png"]
+    assert yard.watch.recovered == 0
+    yard.write("near.png")
+    assert "near.png" in yard.take(30.0)
+    assert yard.watch.recovered == 1

@@ -7,7 +7,17 @@ from importlib import import_module
 
 import click
 
-COMMANDS = ("dataset", "recipes", "train", "tune", "evaluate", "predict", "compare", "publish", "import")
+COMMANDS = ("dataset", "recipes", "train", "tune", "evaluate", "predict", "compare", "publish", "import", "completion")
+
+
+_EXITS = """\b
+Exit codes:
+  0   done
+  1   something was left undone, or a gate failed; nothing was published then
+  2   wrong usage
+  69  something needed is not available now, such as a GPU or a package
+  78  the configuration, the data or the model cannot be used
+"""
 
 
 class Commands(click.Group):
@@ -23,6 +33,7 @@ class Commands(click.Group):
             return None
         word = f"{cmd_name}_" if keyword.iskeyword(cmd_name) else cmd_name
         command: click.Command = getattr(import_module(f"pigeonholed_training.commands.{word}"), word)
+        command.epilog = command.epilog or _EXITS
         return command
 
 

@@ -7,6 +7,8 @@ from typing import Any
 
 import click
 
+from pigeonholed.manual import complete
+
 config_option = click.option(
     "--config",
     "-c",
@@ -27,6 +29,11 @@ class Group(click.Group):
     def __init__(self, *args: Any, **options: Any) -> None:
         options.setdefault("invoke_without_command", True)
         super().__init__(*args, **options)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command, with the end of its help; None where there is none of that name."""
+        command = super().get_command(ctx, cmd_name)
+        return command and complete(command, f"{self.name} {cmd_name}")
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command, or print the help."""

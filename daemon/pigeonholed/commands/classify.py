@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pigeonholed.commands import chosen_config, config_option
+from pigeonholed.completion import model_names
 from pigeonholed.errors import Misconfigured
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 @click.command(name="classify")
 @click.argument("images", metavar="IMAGE...", nargs=-1, required=True, type=click.Path(readable=False, path_type=Path))
-@click.option("--model", help="Which model; needed only where there is more than one.")
+@click.option("--model", shell_complete=model_names, help="Which model; needed only where there is more than one.")
 @click.option("--models", "folder", type=click.Path(path_type=Path), help="A model store; no configuration is needed.")
 @click.option("--top", "top_k", type=click.IntRange(min=1), default=5, show_default=True, help="How many labels.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")

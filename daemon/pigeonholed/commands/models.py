@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pigeonholed.commands import Group, chosen_config, config_option
+from pigeonholed.completion import model_names
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -66,7 +67,7 @@ def list_(ctx: click.Context, names: tuple[str, ...], as_json: bool, folder: Pat
 
 
 @command.command()
-@click.argument("words", metavar="[NAME [VERSION]]...", nargs=-1)
+@click.argument("words", metavar="[NAME [VERSION]]...", nargs=-1, shell_complete=model_names)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 @store_option
 @config_option
@@ -99,7 +100,7 @@ def verify(ctx: click.Context, words: tuple[str, ...], as_json: bool, folder: Pa
 
 
 @command.command()
-@click.argument("name")
+@click.argument("name", shell_complete=model_names)
 @click.argument("version", type=click.IntRange(min=1))
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 @config_option
@@ -113,7 +114,7 @@ def use(ctx: click.Context, name: str, version: int, as_json: bool, config: Path
 
 
 @command.command()
-@click.argument("name")
+@click.argument("name", shell_complete=model_names)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 @config_option
 @click.pass_context

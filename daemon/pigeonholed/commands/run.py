@@ -44,7 +44,7 @@ def command(
     With --once it exits 0 when all was filed (a rejected picture is filed too), and 1 when a file was still changing
     and had to be left.
     """
-    from pigeonholed import logs
+    from pigeonholed import logs, systemd
     from pigeonholed.config import load_settings
     from pigeonholed.config_errors import one_line
     from pigeonholed.paths import to_text
@@ -60,6 +60,7 @@ def command(
     if dry_run:
         _rehearse(settings, as_json=as_json)
         return
+    systemd.show_stacks_at_abort()
     service = Supervisor(load, once=once, may_upgrade=not no_upgrade).run(settings)
     if service is None:
         return

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from pigeonholed.completion import inbox_names, model_names
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
@@ -14,14 +16,18 @@ if TYPE_CHECKING:
 
 _OPTIONS: dict[str, Any] = {
     "image": click.option("--image", type=click.IntRange(min=1), metavar="ID", help="Only this one, by its id."),
-    "inbox": click.option("--inbox", metavar="NAME", help="Only what came from this inbox."),
+    "inbox": click.option(
+        "--inbox", metavar="NAME", shell_complete=inbox_names, help="Only what came from this inbox."
+    ),
     "outcome": click.option(
         "--outcome",
         metavar="OUTCOME",
         help="Only what became sorted, unsure, rejected or duplicate.",
     ),
     "label": click.option("--label", metavar="LABEL", help="Only what was taken for this."),
-    "model": click.option("--model", metavar="NAME", help="Only what this model was asked about."),
+    "model": click.option(
+        "--model", metavar="NAME", shell_complete=model_names, help="Only what this model was asked about."
+    ),
     "reason": click.option(
         "--reason", metavar="REASON", help="Only what was refused for this reason, such as truncated."
     ),
