@@ -237,7 +237,7 @@ def _shown(file: Filed) -> dict[str, Any]:
         "image": file.id,
         "inbox": file.hold.inbox,
         "path": to_text(file.hold.path),
-        "destination": to_text(file.destination),
+        "destination": to_text(file.destination) or None,
         "reason": file.reason,
         "detail": file.detail,
         "size_bytes": file.hold.size,

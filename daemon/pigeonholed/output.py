@@ -16,6 +16,7 @@ from pigeonholed import beneath
 from pigeonholed.disk import Disk, fs_time_ns, is_sticky_of_another, require_gone
 from pigeonholed.durable import write_file
 from pigeonholed.errors import Misconfigured, Unavailable
+from pigeonholed.images import STAYS
 from pigeonholed.locking import Held, Lock
 
 if TYPE_CHECKING:
@@ -182,6 +183,8 @@ class Output:
 
     def remove_batch_folder(self, token: str) -> None:
         """Remove the folder if its last file has left. One that stays is only in the way: `tidy` tries again."""
+        if token == STAYS:
+            return  # its files are in their inboxes
         removed = self._removes(token)
         with self._lock_of_resisting:
             if removed:
@@ -275,7 +278,7 @@ def _remove_probes(inbox: str) -> None:
 
 def _take_ownership(root: Path, private: str, identity: str) -> bool:
     """Make sure that the files here are our database's; true if nobody owned them yet."""
-    owner = _owner(private)
+    owner = owner_of(private)
     if owner is None:
         write_file(Path(private) / "owner", f"{identity}\n".encode())
     elif owner != identity:
@@ -286,7 +289,8 @@ def _take_ownership(root: Path, private: str, identity: str) -> bool:
     return owner is None
 
 
-def _owner(private: str) -> str | None:
+def owner_of(private: str) -> str | None:
+    """The identity of the database whose files are in an output, by its `.pigeonholed`; None where nobody owns it."""
     try:
         with open(os.path.join(private, "owner"), encoding="ascii", errors="replace") as file:
             return file.read(100).strip() or None

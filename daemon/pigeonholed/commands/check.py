@@ -146,6 +146,11 @@ def _inbox(settings: Settings, inbox: InboxSettings) -> str:
         if inbox.create:
             return f"{inbox.path} will be made"
         raise Misconfigured(f"the folder {inbox.path} does not exist; make it, or say create = true")
+    if inbox.action == "none":
+        if not os.access(inbox.path, os.R_OK | os.X_OK):
+            raise Misconfigured(f"cannot read the inbox {inbox.path}: let this user look into that folder")
+        return f"{inbox.path}, files stay where they are, and only get rows"
+    assert inbox.output is not None
     file = settings.database.file
     known = file is None or file.exists()
     engine = database.connect(settings.database.url, read_only=True) if known else None
