@@ -105,7 +105,7 @@ def audit(
     stay = {id(row) for row in filed if rows_only or _path(row, "source_path") in looked_at}
     findings: list[str] = []
     findings += _check_statuses(rows)
-    if not rows_only or os.path.lexists(output):
+    if not rows_only or os.path.lexists(os.path.join(os.fsencode(output), WORK_FOLDER)):
         findings += _check_work_folder(os.fsencode(output))
     kept = dropped if inbox_keeps or rows_only else [item for item in dropped if item.path in looked_at]
     findings += _check_inboxes([os.fsencode(inbox) for inbox in inboxes], dropped, kept, set(stays))
