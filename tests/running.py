@@ -81,7 +81,9 @@ HOSTILE = Variant("hostile", inbox="hostile = true")
 OTHER_MOUNT = Variant("other-mount", elsewhere=True)
 KEEPING = Variant("copy", inbox='action = "copy"', inbox_keeps=True)
 LOOKING = Variant("none", inbox='action = "none"', inbox_keeps=True, rows_only=True)
-VARIANTS = (RENAMING, HOSTILE, OTHER_MOUNT, KEEPING, LOOKING)
+FILING = (RENAMING, HOSTILE, OTHER_MOUNT, KEEPING)
+"""Those that put files into the output."""
+VARIANTS = (*FILING, LOOKING)
 
 
 @dataclass
