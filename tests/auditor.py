@@ -76,6 +76,8 @@ def audit(
     default_template: bool = True,
     poison: Collection[bytes] = (),
     top_k: int | None = None,
+    rows_only: bool = False,
+    looked_at: Collection[bytes] = (),
 ) -> list[str]:
     """Check everything; each finding is a sentence, and none means that all is well.
 
@@ -90,6 +92,8 @@ def audit(
         default_template: destinations of sorted and unsure files follow `{label}/{subdir}/{name}`.
         poison: paths of files that may be called `poison`.
         top_k: how many predictions a row has at most; None for any.
+        rows_only: `action = none`: the files are in the inbox, unchanged, and no file of theirs is in the output.
+        looked_at: paths of which the same is true, where others were filed: the inbox had several actions.
     """
     try:
         tables = _read_database(os.fspath(database))
@@ -98,18 +102,22 @@ def audit(
     rows = [row for row in tables["images"] if names is None or row["inbox"] in names]
     filed = [row for row in rows if row["status"] == "filed"]
     disk = _walk(os.fsencode(output))
+    stay = {id(row) for row in filed if rows_only or _path(row, "source_path") in looked_at}
     findings: list[str] = []
     findings += _check_statuses(rows)
-    findings += _check_work_folder(os.fsencode(output))
-    findings += _check_inboxes([os.fsencode(inbox) for inbox in inboxes], dropped, inbox_keeps, set(stays))
+    if not rows_only or os.path.lexists(os.path.join(os.fsencode(output), WORK_FOLDER)):
+        findings += _check_work_folder(os.fsencode(output))
+    kept = dropped if inbox_keeps or rows_only else [item for item in dropped if item.path in looked_at]
+    findings += _check_inboxes([os.fsencode(inbox) for inbox in inboxes], dropped, kept, set(stays))
     for row in filed:
-        findings += _check_row(row, set(poison))
+        findings += _check_row(row, set(poison), id(row) in stay)
         findings += _check_place(row, default_template)
         findings += _check_bytes(row, disk)
         findings += _check_sidecar(os.fsencode(output), row)
     findings += _check_explained(filed, disk)
     findings += _check_arrivals(dropped, filed)
-    findings += _check_contents(dropped, disk, filed)
+    moved = [] if rows_only else [item for item in dropped if item.path not in looked_at]
+    findings += _check_contents(moved, disk, filed)
     findings += _check_predictions(tables, rows, top_k)
     findings += _check_models(tables["models"], filed)
     return findings
@@ -253,9 +261,9 @@ def _check_work_folder(output: bytes) -> Iterator[str]:
 
 
 def _check_inboxes(
-    inboxes: Sequence[bytes], dropped: Sequence[Dropped], keeps: bool, stays: set[bytes]
+    inboxes: Sequence[bytes], dropped: Sequence[Dropped], kept: Sequence[Dropped], stays: set[bytes]
 ) -> Iterator[str]:
-    expected = Counter((item.path, item.sha256) for item in dropped) if keeps else Counter()
+    expected = Counter((item.path, item.sha256) for item in kept)
     for inbox in inboxes:
         for path, entry in _walk(inbox).items():
             if path in stays:
@@ -272,7 +280,7 @@ def _check_inboxes(
             yield f"a sub-folder of the inbox is gone: {escape(folder)}"
 
 
-def _check_row(row: Row, poison: set[bytes]) -> Iterator[str]:
+def _check_row(row: Row, poison: set[bytes], stays: bool) -> Iterator[str]:
     """What a filed row must hold, whatever the disk says."""
     who, outcome, reason = _name(row), row["outcome"], row["reason"]
     for column in ("source_path", "destination"):
@@ -282,9 +290,13 @@ def _check_row(row: Row, poison: set[bytes]) -> Iterator[str]:
                 yield f"{who}: {column} {text!r} is not escaped in the one right way"
         except ValueError as error:
             yield f"{who}: {column}: {error}"
-    for column in ("size_bytes", "destination", "arrived_at", "filed_at"):
+    for column in ("size_bytes", "arrived_at", "filed_at"):
         if row[column] is None:
             yield f"{who}: {column} is NULL"
+    if stays and row["destination"] is not None:
+        yield f"{who} stays in its inbox, and has the destination {row['destination']}"
+    elif not stays and row["destination"] is None:
+        yield f"{who}: destination is NULL"
     if outcome not in OUTCOMES:
         yield f"{who}: outcome {outcome!r} is no outcome"
     if row["sha256"] is None:
@@ -605,6 +617,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         default_template=not options.any_template,
         poison=[unescape(path) for path in options.poison],
         top_k=options.top_k,
+        rows_only=options.rows_only,
     )
     if options.accuracy and not any(finding.startswith("database:") for finding in findings):
         measured = accuracy(dropped, options.database)
@@ -633,6 +646,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--database", required=True, help="SQLite file, or postgresql://...")
     parser.add_argument("--name", action="append", help="only rows of this inbox count; may be repeated")
     parser.add_argument("--inbox-keeps", action="store_true", help="action = copy: the files are also in the inbox")
+    parser.add_argument("--rows-only", action="store_true", help="action = none: the files are only in the inbox")
     parser.add_argument("--stays", action="append", default=[], help="path that is to be left in the inbox")
     parser.add_argument("--any-template", action="store_true", help="the inbox has a template of its own")
     parser.add_argument("--poison", action="append", default=[], help="path of a file that may be called poison")

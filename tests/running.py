@@ -64,12 +64,14 @@ class Variant:
         inbox: lines of the inbox's table in the configuration.
         inbox_keeps: what was dropped stays in the inbox, too.
         elsewhere: the inbox is on another mount than the output.
+        rows_only: nothing is made of what was dropped but rows.
     """
 
     name: str
     inbox: str = ""
     inbox_keeps: bool = False
     elsewhere: bool = False
+    rows_only: bool = False
 
     def __str__(self) -> str:
         return self.name
@@ -79,7 +81,10 @@ RENAMING = Variant("renaming")
 HOSTILE = Variant("hostile", inbox="hostile = true")
 OTHER_MOUNT = Variant("other-mount", elsewhere=True)
 KEEPING = Variant("copy", inbox='action = "copy"', inbox_keeps=True)
-VARIANTS = (RENAMING, HOSTILE, OTHER_MOUNT, KEEPING)
+LOOKING = Variant("none", inbox='action = "none"', inbox_keeps=True, rows_only=True)
+FILING = (RENAMING, HOSTILE, OTHER_MOUNT, KEEPING)
+"""Those that put files into the output."""
+VARIANTS = (*FILING, LOOKING)
 
 
 @dataclass
@@ -251,7 +256,15 @@ class Workspace:
 
     def audit(self) -> list[str]:
         """What the independent auditor finds."""
-        return audit(self.dropped, [self.inbox], self.output, self.database, inbox_keeps=self.variant.inbox_keeps)
+        variant = self.variant
+        return audit(
+            self.dropped,
+            [self.inbox],
+            self.output,
+            self.database,
+            inbox_keeps=variant.inbox_keeps,
+            rows_only=variant.rows_only,
+        )
 
 
 @contextmanager

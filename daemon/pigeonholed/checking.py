@@ -164,6 +164,9 @@ def _inbox(settings: Settings, inbox: InboxSettings) -> str:
             return f"{inbox.path} will be made"
         raise Misconfigured(f"the folder {inbox.path} does not exist; make it, or say create = true")
     _readable(inbox.path)
+    if inbox.action == "none":
+        return f"{inbox.path}, files stay where they are, and only get rows"
+    assert inbox.output is not None
     identity = _identity(settings)
     made = _missing(inbox.output)
     try:

@@ -16,7 +16,7 @@ import structlog
 
 from pigeonholed.custody import Renaming
 from pigeonholed.disk import may_rename_out_of
-from pigeonholed.images import Arrival, Status
+from pigeonholed.images import STAYS, Arrival, Status
 from pigeonholed.metrics import Stage
 from pigeonholed.paths import to_text
 from pigeonholed.progress import Task
@@ -131,7 +131,7 @@ class Claimer:
         allowed = {folder: self._may_take_from(feed, folder, now_s) for folder in {_folder_of(file) for file in files}}
         files = [file for file in files if allowed[_folder_of(file)]]
         if files:
-            files = [*self._patience.retry("claim", "look up what was copied", partial(feed.custody.fresh, files))]
+            files = [*self._patience.retry("claim", "look up what is known", partial(feed.custody.fresh, files))]
         for batch in _batches(files, _COPIED_AT_ONCE_BYTES) if feed.custody.copies else [files] if files else []:
             self._task.beat()
             if arrivals := self.claim(feed, batch):
@@ -142,8 +142,8 @@ class Claimer:
     def claim(self, feed: Feed, files: Sequence[ImageFile]) -> list[Arrival]:
         """Record a batch and take its files; returns those that could be taken."""
         started_s = self._clock()
-        token = self._patience.retry("claim", "make a work folder", feed.output.make_batch_folder)
-        if not self._begin(feed, files, token):
+        token = STAYS if feed.custody.rows_only else self._begin(feed, files)
+        if token is None:
             return []
         ids = self._ledger.take_ids(len(files))
         keys = secrets.token_hex(16 * len(files))
@@ -168,8 +168,9 @@ class Claimer:
         self._metrics.stage_duration_seconds.labels(Stage.CLAIM).observe(self._clock() - started_s)
         return ingested.taken
 
-    def _begin(self, feed: Feed, files: Sequence[ImageFile], token: str) -> bool:
-        """Make what a batch needs; where that cannot be, its folders are blocked for a while."""
+    def _begin(self, feed: Feed, files: Sequence[ImageFile]) -> str | None:
+        """Make what a batch needs, and say its token; where that cannot be, its folders are blocked for a while."""
+        token = self._patience.retry("claim", "make a work folder", feed.output.make_batch_folder)
         try:
             self._patience.retry("claim", "make a hold folder", partial(feed.custody.begin, token))
         except OSError as error:
@@ -177,8 +178,8 @@ class Claimer:
             feed.output.remove_batch_folder(token)
             for folder in {os.path.dirname(feed.path_of(file)) for file in files}:
                 self._block(feed, folder, error)
-            return False
-        return True
+            return None
+        return token
 
     def _refuse(self, feed: Feed, refusal: Refusal) -> None:
         """A file was left to its owner: it comes again as a new arrival."""

@@ -110,6 +110,7 @@ def check_together(resolved: dict[str, Any], sources: Sources) -> list[Fault]:
     if len(inboxes) > _MOST_INBOXES:
         problem = f"there are {len(inboxes)} inboxes, and at most {_MOST_INBOXES} are served"
         return [Fault(str(sources.file), "inbox", None, problem)]
+    faults += islice(_without_output(inboxes, sources), _MOST_FAULTS)
     faults += islice(_twin_names(inboxes, sources), _MOST_FAULTS)
     faults += islice(_overlaps(_places(resolved, inboxes, sources.file), sources), _MOST_FAULTS)
     faults += _open_web(resolved, sources)
@@ -119,6 +120,19 @@ def check_together(resolved: dict[str, Any], sources: Sources) -> list[Fault]:
 def _inboxes(resolved: dict[str, Any]) -> list[tuple[int, Any]]:
     inboxes = resolved.get("inbox")
     return list(enumerate(inboxes)) if isinstance(inboxes, list) else []
+
+
+def _without_output(inboxes: list[tuple[int, Any]], sources: Sources) -> Iterator[Fault]:
+    for index, inbox in inboxes:
+        if inbox.get("output", "") == "" and inbox.get("action") != "none":
+            location: Location = ("inbox", index, "output")
+            problem = 'is missing: it must be a path; only action = "none" needs no output'
+            yield Fault(
+                sources.origin(location),
+                dotted(location),
+                shown(sources.given(location), "output") if "output" in inbox else None,
+                problem,
+            )
 
 
 def _twin_names(inboxes: list[tuple[int, Any]], sources: Sources) -> Iterator[Fault]:

@@ -20,6 +20,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from pigeonholed import imaging
+from pigeonholed.formats import Format, sniff
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -74,7 +75,7 @@ def main() -> None:
         except EOFError:
             return
         try:
-            _limit(len(data), request["max_pixels"], request["limit_s"])
+            _limit(data, request["max_pixels"], request["limit_s"])
             header, pixels = _answer(request, data)
             _set(resource.RLIMIT_AS, resource.RLIM_INFINITY)  # the next may be larger
         except BaseException as error:
@@ -115,14 +116,18 @@ def _confine(parent: int) -> None:
         os._exit(1)  # it had died before
     prctl(_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     prctl(_SET_DUMPABLE, 0, 0, 0, 0)
-    # No core, no process or thread, and neither file nor socket is opened: the pipes are open already.
-    for limit in (resource.RLIMIT_CORE, resource.RLIMIT_NPROC, resource.RLIMIT_NOFILE):
+    # No core, and neither file nor socket is opened: the pipes are open already. `_limit` is for threads.
+    for limit in (resource.RLIMIT_CORE, resource.RLIMIT_NOFILE):
         resource.setrlimit(limit, (0, 0))
 
 
-def _limit(size: int, max_pixels: int, limit_s: float) -> None:
-    """Bound what the next picture may take; the parent looks at the clock, this is for when nobody does."""
-    _set(resource.RLIMIT_AS, _BASE_BYTES + 3 * size + _BYTES_PER_PIXEL * max_pixels)
+def _limit(data: bytes, max_pixels: int, limit_s: float) -> None:
+    """Bound what the next picture may take; the parent looks at the clock, this is for when nobody does.
+
+    It starts no process and no thread, but for HEIF: libde265 does nothing without one of its own.
+    """
+    _set(resource.RLIMIT_NPROC, resource.RLIM_INFINITY if sniff(data[:64]) is Format.HEIF else 0)
+    _set(resource.RLIMIT_AS, _BASE_BYTES + 3 * len(data) + _BYTES_PER_PIXEL * max_pixels)
     _set(resource.RLIMIT_CPU, math.ceil(time.process_time() + limit_s) + 1)
 
 

@@ -15,8 +15,8 @@ from pigeonholed.custody import Ingested, Refusal
 from pigeonholed.disk import WAITED_FOR, Disk, is_there
 from pigeonholed.hold_folder import PART
 from pigeonholed.ledger import Copy
-from pigeonholed.memory import signature_of
 from pigeonholed.paths import to_text
+from pigeonholed.settling import signature_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -48,6 +48,7 @@ class Copying:
     """
 
     copies = True
+    rows_only = False
 
     def __init__(self, originals: Originals, output: Output, ledger: Ledger) -> None:
         self._originals = originals
@@ -117,6 +118,9 @@ class Copying:
             except OSError:
                 self._resisting.append(arrival)
             self._originals.end(arrival.token)
+
+    def release(self, arrivals: Sequence[Arrival]) -> None:
+        """Nothing is kept of them."""
 
     def put_back(self, source: str, target: str) -> None:
         """Move, or copy where a move cannot lead. Any thread: nothing is shared with the one that ingests."""

@@ -1,4 +1,4 @@
-"""How the files of an inbox come into our hands: renamed where that is possible and enough, copied where it is not.
+"""How the files of an inbox come into our hands: renamed where that is possible and enough, else copied, or not at all.
 
 Renaming is one step and moves no byte. It cannot lead to another mount, and it leaves a dropper who kept the file open
 able to change it. A copy is a file that nobody else ever had; its original goes only after the copy is durable and
@@ -44,6 +44,7 @@ class Custody(Protocol):
     Attributes:
         copies: what waits in the work folder is a copy that nobody else ever had.
         keeps: originals stay in the inbox.
+        rows_only: nothing else becomes of them: files are read where they are.
     """
 
     @property
@@ -52,6 +53,10 @@ class Custody(Protocol):
 
     @property
     def keeps(self) -> bool:
+        """See above."""
+
+    @property
+    def rows_only(self) -> bool:
         """See above."""
 
     def knows(self, path: str) -> bool:
@@ -91,6 +96,9 @@ class Custody(Protocol):
     def tidy(self) -> None:
         """Try again to remove what is not needed any more and resisted."""
 
+    def release(self, arrivals: Sequence[Arrival]) -> None:
+        """These have ended, and their rows say how. Any thread."""
+
     def put_back(self, source: str, target: str) -> None:
         """Move a file of the output to a place in the inbox, never over anything.
 
@@ -111,6 +119,7 @@ class Renaming:
 
     copies = False
     keeps = False
+    rows_only = False
 
     def __init__(self, inbox: str, output: Output) -> None:
         self._inbox = inbox
@@ -144,6 +153,9 @@ class Renaming:
 
     def tidy(self) -> None:
         """Nothing is left."""
+
+    def release(self, arrivals: Sequence[Arrival]) -> None:
+        """Nothing is kept of them."""
 
     def put_back(self, source: str, target: str) -> None:
         """Rename."""

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 from pigeonholed import imaging
 from pigeonholed.disk import WAITED_FOR
 from pigeonholed.exif import taken_at
-from pigeonholed.images import Decoded, Fingerprint, Reason, Rejected, Status, Withdrawn, mtime_ns_of
+from pigeonholed.images import Decoded, Fingerprint, Reason, Rejected, Status, Withdrawn
+from pigeonholed.settling import signature_of
 
 if TYPE_CHECKING:
     from pigeonholed.images import Arrival
@@ -53,21 +54,27 @@ def decode_here(data: bytes, _fingerprint: Fingerprint, demand: Demand) -> imagi
     return imaging.decode(data, demand.spec, max_pixels=demand.max_pixels, allow_truncated=demand.allow_truncated)
 
 
+def _opened(path: str) -> int:
+    return os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+
+
 def examine(
     arrival: Arrival,
     path: str,
     demand: Demand,
     decode: Decode = decode_here,
     *,
+    opener: Callable[[str], int] = _opened,
     pause: Callable[[float], None] = time.sleep,
 ) -> Decoded | Rejected | Withdrawn:
     """Read, hash and decode one claimed file.
 
     Args:
         arrival: whose file it is.
-        path: where it waits in the work folder.
+        path: where it waits in the work folder, or what `opener` takes.
         demand: what is wanted of it.
         decode: where it is decoded; what it raises beside `ImagingError` is passed on.
+        opener: opens it for reading; without waiting for anybody, and through no link.
         pause: called with seconds between the three attempts at a disk that fails to read.
 
     Raises:
@@ -76,12 +83,12 @@ def examine(
     attempt = 1
     while True:
         try:
-            data, fingerprint = _read(path, demand.max_bytes)
+            data, fingerprint = _read(opener(path), arrival, demand.max_bytes)
             break
         except _StillChanging:
             return Withdrawn(arrival, Status.VANISHED, "it was still being written to")
         except FileNotFoundError:
-            return Withdrawn(arrival, Status.LOST, "it disappeared from the work folder")
+            return _gone(arrival)
         except OSError as error:
             if error.errno in WAITED_FOR:
                 raise
@@ -99,6 +106,12 @@ def examine(
     return _decoded(arrival, data, fingerprint, demand, decode)
 
 
+def _gone(arrival: Arrival) -> Withdrawn:
+    if arrival.stays:
+        return Withdrawn(arrival, Status.VANISHED, "it was gone before it was read")
+    return Withdrawn(arrival, Status.LOST, "it disappeared from the work folder")
+
+
 def _decoded(
     arrival: Arrival, data: bytes, fingerprint: Fingerprint, demand: Demand, decode: Decode
 ) -> Decoded | Rejected:
@@ -112,16 +125,18 @@ def _decoded(
     )
 
 
-def _read(path: str, max_bytes: int) -> tuple[bytes | None, Fingerprint]:
-    """The bytes (None where there are too many), and what the file was when the reading began.
+def _read(fd: int, arrival: Arrival, max_bytes: int) -> tuple[bytes | None, Fingerprint]:
+    """The bytes (None where there are too many), and what the file was when the reading began; closes it.
 
-    That it is still the same afterwards is seen to by the last look before its plan (`finishing`).
+    That it is still the same afterwards is seen to by the last look before its plan or its row (`finishing`).
     """
-    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         before = os.fstat(fd)
         if not stat.S_ISREG(before.st_mode):
             raise _StillChanging
+        now = signature_of(before)
+        if arrival.stays and (now.size, now.mtime_ns) != (arrival.file.size, arrival.file.mtime_ns):
+            raise _StillChanging  # another than the one that was seen to be complete
         data: bytes | None = None
         if before.st_size <= max_bytes:
             data = _read_all(fd, before.st_size)
@@ -132,7 +147,8 @@ def _read(path: str, max_bytes: int) -> tuple[bytes | None, Fingerprint]:
         os.close(fd)
     if data is not None and len(data) != before.st_size:
         raise _StillChanging
-    return data, Fingerprint(digest, before.st_size, mtime_ns_of(before), before.st_nlink)
+    known = (now.ctime_ns, now.inode) if arrival.stays else ()
+    return data, Fingerprint(digest, now.size, now.mtime_ns, before.st_nlink, *known)
 
 
 def _read_all(fd: int, size: int) -> bytes:

@@ -28,6 +28,7 @@ from pigeonholed.log_lines import escaped
 from pigeonholed.metrics import Stage
 from pigeonholed.paths import to_text
 from pigeonholed.placing import alternatives, clear_of_files, flattened, placement_of, sidecar_of
+from pigeonholed.staying import look_again
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -58,12 +59,14 @@ class Delivery:
         output: the folder they go to.
         placer: renders their destinations.
         custody: how they were taken, and how they go back; by renaming, where nothing else is said.
+        nowhere: the configuration names no output for them; `output` holds nothing then.
     """
 
     inbox: str
     output: Output
     placer: Placer
     custody: Custody = None  # type: ignore[assignment]
+    nowhere: bool = False
 
     def __post_init__(self) -> None:
         if self.custody is None:
@@ -106,7 +109,9 @@ class Finisher:
 
     def turn(self, handled: Sequence[Handled]) -> None:
         """Plan and move a batch, and confirm the one before."""
-        plans, withdrawn = self._planned(handled)
+        if staying := [item for item in handled if item.arrival.stays]:
+            self._note(staying)
+        plans, withdrawn = self._planned([item for item in handled if not item.arrival.stays])
         if plans:
             with self._timed(Stage.RECORD):
                 self._sync(plans)
@@ -152,6 +157,27 @@ class Finisher:
                 plans.append(plan)
         return plans, withdrawn
 
+    def _note(self, handled: Sequence[Handled]) -> None:
+        """Record what becomes of files that stay where they are: a row, and nothing on any disk."""
+        plans: list[Plan] = []
+        withdrawn: list[Withdrawn] = []
+        for item in handled:
+            seen: Handled = item
+            if not isinstance(item, Withdrawn):
+                look = partial(look_again, item, self._deliveries[item.arrival.file.inbox].inbox)
+                seen = self._patience.retry("file", "look at a file of an inbox", look)
+            if isinstance(seen, Withdrawn):
+                withdrawn.append(seen)
+            else:
+                plans.append(_plan_of(seen, ""))
+        if plans:
+            self._ledger.note(plans)
+            self._on_filed(plans)
+        if withdrawn:
+            self._withdraw(withdrawn)
+        for item in handled:  # only now, when the ledger knows those that are not to come again
+            self._deliveries[item.arrival.file.inbox].custody.release([item.arrival])
+
     def _changed(self, outcome: Outcome) -> Withdrawn | None:
         """A last look before the plan: what was hashed and decoded must still be what is there."""
         arrival = outcome.arrival
@@ -178,23 +204,7 @@ class Finisher:
         placement = placement_of(outcome)
         wanted = flattened(delivery.placer.destination(outcome), room_below(delivery.output))
         taken = self._taken(delivery.output, placement, promised)
-        destination = next(alternatives(wanted, outcome.arrival.key, taken))
-        prediction, reason, detail = None, None, None
-        if isinstance(outcome, Classified):
-            prediction, detail = outcome.prediction, _warning(outcome)
-        else:
-            reason, detail = outcome.reason, outcome.detail
-        return Plan(
-            outcome.arrival,
-            outcome.fingerprint,
-            placement,
-            destination,
-            prediction,
-            reason,
-            detail,
-            outcome.width,
-            outcome.height,
-        )
+        return _plan_of(outcome, next(alternatives(wanted, outcome.arrival.key, taken)))
 
     def _taken(self, output: Output, placement: Placement, promised: set[tuple[str, str]]) -> Callable[[str], bool]:
         """Which names are in use as far as we can see; the move itself decides."""
@@ -343,7 +353,7 @@ class Finisher:
     def _withdraw(self, withdrawn: Sequence[Withdrawn]) -> None:
         """Give files back that still change; raise the alarm for files that are gone."""
         for item in withdrawn:
-            if item.status is Status.VANISHED:
+            if item.status is Status.VANISHED and not item.arrival.stays:
                 self._give_back(item.arrival)
         for status in (Status.VANISHED, Status.LOST):
             chosen = [item for item in withdrawn if item.status is status]
@@ -372,6 +382,25 @@ class Finisher:
         done = {(self._deliveries[arrival.file.inbox].output, arrival.token) for arrival in arrivals}
         for output, token in done:
             output.remove_batch_folder(token)
+
+
+def _plan_of(outcome: Outcome, destination: str) -> Plan:
+    prediction, reason, detail = None, None, None
+    if isinstance(outcome, Classified):
+        prediction, detail = outcome.prediction, _warning(outcome)
+    else:
+        reason, detail = outcome.reason, outcome.detail
+    return Plan(
+        outcome.arrival,
+        outcome.fingerprint,
+        placement_of(outcome),
+        destination,
+        prediction,
+        reason,
+        detail,
+        outcome.width,
+        outcome.height,
+    )
 
 
 def _warning(outcome: Classified) -> str | None:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy.engine import Connection
 
-    from pigeonholed.settings import Settings
+    from pigeonholed.settings import InboxSettings, Settings
 
 _BATCH = 200
 _SIDECAR = sidecar_of("")
@@ -88,7 +88,7 @@ class Check:
         self._scope = scope
         self._progress = progress or Progress()
         chosen = [inbox for inbox in settings.inbox if scope.inbox in (None, inbox.name)]
-        self._outputs = list(dict.fromkeys(str(inbox.output) for inbox in chosen))
+        self._outputs = list(dict.fromkeys(str(inbox.output) for inbox in chosen if _has_output(inbox)))
         self._inboxes = chosen
         self._survey: Survey
         self.rows = self.files = 0
@@ -337,6 +337,13 @@ class Check:
         self, kind: Kind, row: dict[str, Any], folder: str, what: str, facts: dict[str, Any] | None = None
     ) -> Finding:
         return Finding(kind, row["destination"], what, folder, row["inbox"], row["id"], facts=facts or {})
+
+
+def _has_output(inbox: InboxSettings) -> bool:
+    """Whether files of an inbox are in an output: where they stay, only those of another time."""
+    if inbox.output is None:
+        return False
+    return inbox.action != "none" or owner_of(os.path.join(inbox.output, PRIVATE)) is not None
 
 
 def _explanation_in(path: str) -> dict[str, Any] | None:

@@ -57,6 +57,9 @@ class Placement(StrEnum):
     DUPLICATE = "duplicate"
 
 
+STAYS = "stays"
+"""The token of arrivals whose files stay in their inboxes: no folder holds them."""
+
 _LAST_NS = (1 << 63) - 1  # in the year 2262; file systems go on for centuries
 
 
@@ -84,13 +87,13 @@ class ImageFile:
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """A claimed file: it has a row, and its bytes wait in the work folder.
+    """A claimed file: it has a row, and its bytes wait in the work folder, or stay where they are.
 
     Attributes:
         id: primary key of its row.
         file: what was claimed.
         key: 32 hex digits that identify this arrival for ever; also its name in the work folder.
-        token: name of the work folder that holds it.
+        token: name of the work folder that holds it; `STAYS` where none does.
         seen_s: monotonic time at which it was first seen complete.
         deaths: how many processes that decoded it alone have died of it, as far as earlier processes counted.
     """
@@ -102,6 +105,11 @@ class Arrival:
     seen_s: float
     deaths: int = 0
 
+    @property
+    def stays(self) -> bool:
+        """Whether it is only looked at where it is, in its inbox."""
+        return self.token == STAYS
+
 
 @dataclass(frozen=True, slots=True)
 class Fingerprint:
@@ -112,12 +120,16 @@ class Fingerprint:
         size: bytes read.
         mtime_ns: modification time when they were read.
         names: how many names the file had (hard links); through another one it can still be changed.
+        ctime_ns: change time then; told only of a file that stays in its inbox, as is the next.
+        inode: of the file then.
     """
 
     sha256: str | None
     size: int
     mtime_ns: int
     names: int = 1
+    ctime_ns: int = 0
+    inode: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ import sqlalchemy as sa
 
 from pigeonholed import tables
 from pigeonholed.database import DatabaseUnavailable, unavailable
-from pigeonholed.images import Arrival, Fingerprint, ImageFile, Placement, Prediction, Reason, Status
+from pigeonholed.images import STAYS, Arrival, Fingerprint, ImageFile, Placement, Prediction, Reason, Status
 from pigeonholed.paths import from_text, to_text
 from pigeonholed.postgres import passes
 from pigeonholed.settling import Signature
@@ -41,7 +41,7 @@ class Plan:
         arrival: whose plan it is.
         fingerprint: what was read.
         placement: which part of the output.
-        destination: path relative to the output, as `os.fsdecode` gives it.
+        destination: path relative to the output, as `os.fsdecode` gives it; empty for an arrival that stays.
         prediction: None for what gets no label.
         reason: set for what is rejected.
         detail: one sentence beside the reason.
@@ -74,7 +74,10 @@ class Copy:
 
 @dataclass(frozen=True, slots=True)
 class Copied:
-    """A file that was copied and stayed in its inbox, in the version that was copied."""
+    """A file that was copied (or looked at) and stayed in its inbox, in that version.
+
+    `sha256` is empty where it could not be read.
+    """
 
     original: Signature
     sha256: str
@@ -130,7 +133,10 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Filed:
-    """A result, as far as putting its file back asks for it; `hold` says where it came from."""
+    """A result, as far as putting its file back asks for it; `hold` says where it came from.
+
+    `destination` is empty where the file has stayed there.
+    """
 
     id: int
     hold: Hold
@@ -141,6 +147,11 @@ class Filed:
     reason: str | None
     detail: str | None
     filed_at: datetime | None = None
+
+    @property
+    def stays(self) -> bool:
+        """Whether the row is all that there is of it, beside the file in its inbox."""
+        return not self.destination
 
 
 class Ledger:
@@ -162,6 +173,7 @@ class Ledger:
         self.identity = str(identity)
         self._last_id = int(last_id or 0)
         self._lock_of_ids = threading.Lock()
+        self._remembering = {row.inbox for row in self._read(_remembering())}
 
     @property
     def reachable(self) -> bool:
@@ -176,7 +188,10 @@ class Ledger:
         return range(first, first + count)
 
     def claim(self, arrivals: Sequence[Arrival]) -> None:
-        """Record arrivals before their files are touched."""
+        """Record arrivals before their files are touched.
+
+        A row that only says what one of them is (its inbox had `action = "none"`) becomes *returned*: it gets another.
+        """
         now = datetime.now(UTC)
         rows = [
             {
@@ -192,7 +207,33 @@ class Ledger:
             }
             for arrival in arrivals
         ]
-        self._writer.write([Change(self._steps.claim, rows)])
+        again = [
+            {f"b_{key}": row[key] for key in ("inbox", "source_path", "size_bytes", "mtime_ns")}
+            for row, arrival in zip(rows, arrivals, strict=True)
+            if arrival.file.inbox in self._remembering and not arrival.stays
+        ]
+        steps = self._steps
+        self._writer.write([Change(steps.claim, rows), Change(steps.supersede, again), Change(steps.superseded, again)])
+
+    def note(self, plans: Sequence[Plan]) -> None:
+        """Record results of files that stay in their inboxes, and which these are: with it they are filed."""
+        now = datetime.now(UTC)
+        rows = [_plan_row(plan, now) | {"b_status": Status.FILED.value, "b_filed_at": now} for plan in plans]
+        known = [
+            _copied_row(
+                plan.arrival.file.inbox,
+                plan.arrival.file.path,
+                Copied(_original_of(plan.fingerprint), plan.fingerprint.sha256 or "", plan.arrival.id),
+            )
+            for plan in plans
+        ]
+        self._writer.write(
+            [
+                Change(self._steps.note, rows),
+                Change(self._steps.predict, [row for plan in plans for row in _prediction_rows(plan)]),
+                Change(self._steps.remember, known),
+            ]
+        )
 
     def ingest(self, copies: Sequence[Copy]) -> None:
         """Record that private copies are durable: their originals may go."""
@@ -218,8 +259,8 @@ class Ledger:
         ]
         self._writer.write([Change(self._steps.ingest, rows), Change(self._steps.remember, staying)])
 
-    def copied(self, inbox: str, paths: Sequence[str]) -> dict[str, Copied]:
-        """What is remembered of files that were copied and stayed, by path.
+    def copied(self, inbox: str, paths: Sequence[str], *, looked_at: bool = False) -> dict[str, Copied]:
+        """What is remembered of files that were copied and stayed, by path; or also of those only `looked_at`.
 
         Raises:
             TimeoutError: the database is away.
@@ -230,13 +271,14 @@ class Ledger:
             for start in range(0, len(paths), _MANY):
                 texts = [to_text(path) for path in paths[start : start + _MANY]]
                 query = sa.select(tables.copied).where(columns.inbox == inbox, columns.source_path.in_(texts))
+                query = query if looked_at else query.where(~_is_looked_at())
                 found |= {from_text(row.source_path): _copied(row) for row in self._read(query)}
         except DatabaseUnavailable as away:
             raise TimeoutError(errno.ETIMEDOUT, str(away)) from away
         return found
 
     def remember(self, inbox: str, copied: Sequence[tuple[str, Copied]]) -> None:
-        """Record that files that were copied look otherwise now, though their contents are the same."""
+        """Record that files that are known look otherwise now, though their contents are the same."""
         self._writer.write([Change(self._steps.remember, [_copied_row(inbox, path, file) for path, file in copied])])
 
     def plan(self, plans: Sequence[Plan], filed: Sequence[Arrival] = ()) -> None:
@@ -314,7 +356,7 @@ class Ledger:
     def filed(
         self, selection: Selection | None = None, *, before: int | None = None, most: int | None = None
     ) -> list[Filed]:
-        """Results that have a file, the newest first.
+        """Results, the newest first.
 
         Args:
             selection: which; None for all.
@@ -324,7 +366,7 @@ class Ledger:
         columns = tables.images.c
         query = (
             sa.select(tables.images)
-            .where(columns.status == Status.FILED.value, columns.destination.is_not(None))
+            .where(columns.status == Status.FILED.value)
             .where(*(selection.conditions() if selection is not None else ()))
             .order_by(columns.id.desc())
         )
@@ -457,6 +499,21 @@ class Ledger:
         return [Change(self._steps.filed, rows)]
 
 
+def _remembering() -> sa.Select[Any]:
+    """The inboxes of which some files are known; never a walk through all of these."""
+    inbox = tables.inboxes.c.name
+    return sa.select(inbox).where(sa.exists().where(tables.copied.c.inbox == inbox))
+
+
+def _is_looked_at() -> sa.ColumnElement[bool]:
+    """Whether a file that is known was only looked at."""
+    return sa.exists().where(tables.images.c.id == tables.copied.c.image_id, tables.images.c.token == STAYS)
+
+
+def _original_of(read: Fingerprint) -> Signature:
+    return Signature(read.size, read.mtime_ns, read.ctime_ns, read.inode)
+
+
 def _copied_row(inbox: str, path: str, copied: Copied) -> dict[str, Any]:
     return {
         "inbox": inbox,
@@ -493,7 +550,7 @@ def _plan_row(plan: Plan, now: datetime) -> dict[str, Any]:
         "b_model_version": None if prediction is None else prediction.version,
         "b_label": None if prediction is None else prediction.label,
         "b_confidence": None if prediction is None else prediction.confidence,
-        "b_destination": to_text(plan.destination),
+        "b_destination": to_text(plan.destination) or None,
         "b_classified_at": None if prediction is None else now,
     }
 
@@ -512,7 +569,7 @@ def _filed(row: Any) -> Filed:
     return Filed(
         row.id,
         hold,
-        from_text(row.destination),
+        from_text(row.destination or ""),
         Placement(row.outcome),
         row.sha256,
         row.arrival,

@@ -1,4 +1,4 @@
-"""Which files of an inbox were copied before: with `action = "copy"` they are still there, and must not come again."""
+"""Which files of an inbox are known: with `action = "copy"` or "none" they are still there, and must not come again."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 from pigeonholed.beneath import open_beneath
 from pigeonholed.contents import sha256_of_open
 from pigeonholed.disk import WAITED_FOR
-from pigeonholed.images import mtime_ns_of
-from pigeonholed.settling import Signature
+from pigeonholed.settling import Signature, signature_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,36 +19,38 @@ if TYPE_CHECKING:
 
 
 class Memory:
-    """The copied files of one inbox. The ledger remembers them all; what was seen lately is known without asking it.
+    """The known files of one inbox. The ledger remembers them all; what was seen lately is known without asking it.
 
-    A file is the one that was copied while path, size and modification time are the same. Where its inode or its change
-    time are others (permissions were changed, it was moved and moved back, restored, or written to by somebody who then
-    set the time back), its content decides.
+    A file is the one that was copied, or looked at, while path, size and modification time are the same. Where its
+    inode or its change time are others (permissions were changed, it was moved and moved back, restored, or written to
+    by somebody who then set the time back), its content decides.
 
     Args:
         inbox: its name.
         root: its folder.
         ledger: remembers.
+        looked_at: those that were looked at and not copied are known, too.
 
     Owned by the claiming thread, but for `forget`.
     """
 
     _SEEN = 1 << 20  # of 8 bytes each, however many files there are
 
-    def __init__(self, inbox: str, root: str, ledger: Ledger) -> None:
+    def __init__(self, inbox: str, root: str, ledger: Ledger, *, looked_at: bool = False) -> None:
         self._inbox = inbox
         self._root = root
         self._ledger = ledger
+        self._looked_at = looked_at
         self._generation = 0
         self._seen = array("Q", bytes(8 * self._SEEN))
 
     def knows(self, path: str) -> bool:
-        """Whether a file is certainly one that was copied; asks the disk, but never the ledger."""
+        """Whether a file is certainly one that is known; asks the disk, but never the ledger."""
         signature = self._signature(path)
         return signature is not None and self._was_seen(path, signature)
 
     def fresh(self, files: Sequence[ImageFile]) -> list[ImageFile]:
-        """Those that were not copied yet, at the cost of one query.
+        """Those that are not known, at the cost of one query.
 
         Raises:
             OSError: ETIMEDOUT: the database is away; or a file cannot be read for a fault of the machine.
@@ -57,7 +58,7 @@ class Memory:
         generation = self._generation
         signatures = {file.path: self._signature(file.path) for file in files}
         asked = [path for path, found in signatures.items() if found is not None and not self._was_seen(path, found)]
-        copied = self._ledger.copied(self._inbox, asked)
+        copied = self._ledger.copied(self._inbox, asked, looked_at=self._looked_at)
         fresh: list[ImageFile] = []
         moved: list[tuple[str, Copied]] = []
         for file in files:
@@ -112,11 +113,6 @@ class Memory:
         seen = self._seen
         if generation == self._generation:
             seen[mark % self._SEEN] = mark
-
-
-def signature_of(status: os.stat_result) -> Signature:
-    """A signature that fits into a database: inodes of 64 bits lose their first."""
-    return Signature(status.st_size, mtime_ns_of(status), status.st_ctime_ns, status.st_ino & (1 << 63) - 1)
 
 
 def _mark(path: str, signature: Signature) -> int:

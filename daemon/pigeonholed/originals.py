@@ -167,11 +167,11 @@ class Held:
 
 
 class InPlace:
-    """Originals stay in the inbox, where nothing is ever changed; the ledger remembers those that were copied.
+    """Originals stay in the inbox, where nothing is ever changed; the ledger remembers those that are known.
 
     Args:
         inbox: the folder.
-        memory: which were copied.
+        memory: which are known.
     """
 
     stay = True

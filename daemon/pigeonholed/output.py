@@ -16,6 +16,7 @@ from pigeonholed import beneath
 from pigeonholed.disk import Disk, fs_time_ns, is_sticky_of_another, require_gone
 from pigeonholed.durable import write_file
 from pigeonholed.errors import Misconfigured, Unavailable
+from pigeonholed.images import STAYS
 from pigeonholed.locking import Held, Lock
 
 if TYPE_CHECKING:
@@ -182,6 +183,8 @@ class Output:
 
     def remove_batch_folder(self, token: str) -> None:
         """Remove the folder if its last file has left. One that stays is only in the way: `tidy` tries again."""
+        if token == STAYS:
+            return  # its files are in their inboxes
         removed = self._removes(token)
         with self._lock_of_resisting:
             if removed:

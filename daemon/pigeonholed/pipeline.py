@@ -249,10 +249,7 @@ def check_supported(settings: Settings) -> None:
     if settings.engine.kind != "local":
         raise Misconfigured('engine.kind = "ray" is not built yet in this version; use "local"')
     for inbox in settings.inbox:
-        for key, value, only in (
-            ("action", inbox.action, ("move", "copy")),
-            ("duplicates", inbox.duplicates, ("sort",)),
-        ):
+        for key, value, only in (("duplicates", inbox.duplicates, ("sort",)),):
             if value not in only:
                 raise Misconfigured(
                     f"the inbox {inbox.name} asks for {key} = {value!r}, which is not built yet in this version; "
@@ -442,7 +439,7 @@ def _switcher(
 
 def _route(inbox: InboxSettings, outputs: Mapping[str, Output], lanes: Mapping[tuple[str, object], Lane]) -> Route:
     lane = lanes[inbox.model, inbox.version]
-    return Route(outputs[str(inbox.output)], demand_of(inbox, lane.served), lane, policy_of(inbox))
+    return Route(outputs[inbox.name], demand_of(inbox, lane.served), lane, policy_of(inbox), str(inbox.path))
 
 
 def demand_of(inbox: InboxSettings, served: Served) -> Demand:
@@ -475,7 +472,7 @@ def watch_of(
 
 
 def _passes_over(inbox: str, holds: Holds, custody: Custody, path: str, size: int, mtime_ns: int) -> bool:
-    """Whether a file is left alone: `undo` has put it back, or it was copied."""
+    """Whether a file is left alone: `undo` has put it back, or it is known."""
     return holds.covers(inbox, path, size, mtime_ns) or custody.knows(path)
 
 

@@ -18,6 +18,7 @@ from pigeonholed.memory import Memory
 from pigeonholed.originals import Held, InPlace
 from pigeonholed.output import OutputRefused
 from pigeonholed.paths import to_text
+from pigeonholed.staying import Staying
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,9 +39,11 @@ def choose(inbox: InboxSettings, output: Output, ledger: Ledger) -> Custody:
         OutputRefused: they cannot be taken at all.
     """
     path = str(inbox.path)
-    if inbox.action == "copy":
+    if inbox.action != "move":
         if not os.access(path, os.R_OK | os.X_OK):
             raise OutputRefused(f"cannot read the inbox {path}: let this user look into that folder")
+        if inbox.action == "none":
+            return Staying(InPlace(path, Memory(inbox.name, path, ledger, looked_at=True)), output)
         return Copying(InPlace(path, Memory(inbox.name, path, ledger)), output, ledger)
     renames = output.check_source(path)
     if renames and not inbox.hostile:
@@ -100,7 +103,12 @@ class Probed:
     @property
     def keeps(self) -> bool:
         """Whether originals stay in the inbox."""
-        return self._inbox.action == "copy"
+        return self._inbox.action != "move"
+
+    @property
+    def rows_only(self) -> bool:
+        """Whether files are only looked at."""
+        return self._inbox.action == "none"
 
     def knows(self, path: str) -> bool:
         """Whether a file is known to have been taken before."""
@@ -140,6 +148,11 @@ class Probed:
         """Try again to remove what resisted."""
         if self._chosen is not None:
             self._chosen.tidy()
+
+    def release(self, arrivals: Sequence[Arrival]) -> None:
+        """These have ended."""
+        if self._chosen is not None:
+            self._chosen.release(arrivals)
 
     def put_back(self, source: str, target: str) -> None:
         """Move a file of the output to a place in the inbox."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,7 +16,7 @@ from pigeonholed.filesystems import NETWORK, type_of
 from pigeonholed.finishing import Delivery
 from pigeonholed.ledger import Ledger
 from pigeonholed.mending import Mender
-from pigeonholed.output import Output
+from pigeonholed.output import PRIVATE, Output, owner_of
 from pigeonholed.placing import Placer
 from pigeonholed.probing import Probed
 from pigeonholed.refiling import Refiler
@@ -45,7 +45,7 @@ class Records:
     Attributes:
         engine: the database.
         ledger: its rows.
-        outputs: by folder.
+        outputs: by inbox; several may have the same.
         deliveries: by inbox.
         holds: what is passed over.
         returner: puts files back.
@@ -98,16 +98,14 @@ def open_records(
         ledger, refilings = Ledger(engine, writer), Refilings(engine, writer)
         check_inboxes(settings, ledger, serving=serving)
         outputs = _open_outputs(settings, ledger, stack)
-        deliveries = {
-            inbox.name: _delivery(inbox, outputs[str(inbox.output)], ledger, stack) for inbox in settings.inbox
-        }
+        deliveries = {inbox.name: _delivery(inbox, outputs[inbox.name], ledger, stack) for inbox in settings.inbox}
         holds = Holds(ledger.holds())
         returner = Returner(ledger, deliveries, holds)
         returner.resume()
         refiler = Refiler(refilings, deliveries)
         refiler.resume()
         store = ModelStore(settings.models.dir)
-        mender = Mender(ledger, outputs, settings.inbox, store)
+        mender = Mender(ledger, {output.root: output for output in outputs.values()}, settings.inbox, store)
         yield Records(engine, ledger, outputs, deliveries, holds, returner, refilings, refiler, store, mender)
 
 
@@ -169,16 +167,31 @@ def check_inboxes(settings: Settings, ledger: Ledger, *, serving: bool) -> None:
 
 
 def _open_outputs(settings: Settings, ledger: Ledger, stack: ExitStack) -> dict[str, Output]:
+    opened: dict[Path, Output] = {}
     outputs: dict[str, Output] = {}
     for inbox in settings.inbox:
-        if str(inbox.output) not in outputs:
-            output = Output.open(inbox.output, ledger.identity)
-            stack.callback(output.close)
-            outputs[str(inbox.output)] = output
+        root = _output_root(inbox, settings, ledger)
+        if root not in opened:
+            opened[root] = Output.open(root, ledger.identity)
+            stack.callback(opened[root].close)
+        outputs[inbox.name] = opened[root]
     return outputs
+
+
+def _output_root(inbox: InboxSettings, settings: Settings, ledger: Ledger) -> Path:
+    """The output of an inbox. One whose files stay has no use for it, unless files went there before.
+
+    Those are put back from there, and those on their way are filed. Else none is made: the state folder stands in.
+    """
+    if inbox.output is not None:
+        with suppress(OSError):
+            if inbox.action != "none" or owner_of(os.path.join(inbox.output, PRIVATE)) == ledger.identity:
+                return inbox.output
+    return settings.state.dir
 
 
 def _delivery(inbox: InboxSettings, output: Output, ledger: Ledger, stack: ExitStack) -> Delivery:
     custody = Probed(inbox, output, ledger)
     stack.callback(custody.close)
-    return Delivery(str(inbox.path), output, Placer(inbox.template), custody)
+    nowhere = output.root != str(inbox.output)
+    return Delivery(str(inbox.path), output, Placer(inbox.template), custody, nowhere)

@@ -12,7 +12,7 @@ import structlog
 from pigeonholed.contents import holds, is_same_content
 from pigeonholed.copy_custody import Copying
 from pigeonholed.disk import is_there
-from pigeonholed.errors import Unavailable
+from pigeonholed.errors import Misconfigured, Unavailable
 from pigeonholed.hold_folder import HoldFolder
 from pigeonholed.images import Status, Withdrawn, mtime_ns_of
 from pigeonholed.metrics import Metrics
@@ -21,7 +21,7 @@ from pigeonholed.patience import Patience
 from pigeonholed.sweeping import sweep
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from pigeonholed.finishing import Delivery, Finisher
     from pigeonholed.images import Arrival, Fingerprint
@@ -72,6 +72,7 @@ def recover(
     metrics = metrics or Metrics(process=False)
     findings = Findings()
     rows = ledger.in_flight(now_s)
+    _refuse_if_nowhere(rows, deliveries)
     for row in rows:
         _look(row, deliveries, findings)
     _refuse_if_away(findings, deliveries)
@@ -109,11 +110,25 @@ def _sync_vanished(findings: Findings, deliveries: Mapping[str, Delivery]) -> No
     """
     folders: dict[Output, set[str]] = {}
     for arrival in findings.vanished:
+        if arrival.stays:
+            continue
         delivery = deliveries[arrival.file.inbox]
         back = os.path.dirname(os.path.join(delivery.inbox, arrival.file.path))
         folders.setdefault(delivery.output, set()).update((back, delivery.output.batch_folder(arrival.token)))
     for output, changed in folders.items():
         output.disk.sync([], changed)
+
+
+def _refuse_if_nowhere(rows: Sequence[InFlight], deliveries: Mapping[str, Delivery]) -> None:
+    """Files that wait in an output, or were to go there, need it named until they are filed."""
+    for name, delivery in deliveries.items():
+        if delivery.nowhere and (
+            count := sum(row.arrival.file.inbox == name and not row.arrival.stays for row in rows)
+        ):
+            raise Misconfigured(
+                f"{count} files of the inbox {name} were on their way to an output when it still had one, and the "
+                f'configuration names none; name that output for it again ("none" may stay), and they will be filed'
+            )
 
 
 def _refuse_if_away(findings: Findings, deliveries: Mapping[str, Delivery]) -> None:
@@ -132,12 +147,23 @@ def _look(row: InFlight, deliveries: Mapping[str, Delivery], findings: Findings)
     delivery = deliveries.get(row.arrival.file.inbox)
     if delivery is None:
         findings.strange.append(row.arrival)
+    elif row.arrival.stays:
+        _look_for_staying(row.arrival, delivery, findings)
     elif row.plan is not None:
         _look_for_planned(row.arrival, row.plan, delivery, findings)
     elif row.copied is not None:
         _look_for_copied(row.arrival, row.copied, delivery, findings)
     else:
         _look_for_claimed(row.arrival, delivery, findings)
+
+
+def _look_for_staying(arrival: Arrival, delivery: Delivery, findings: Findings) -> None:
+    """It is looked at again, if it is the one that was recorded; else what is there is a new arrival."""
+    if delivery.custody.rows_only and _is_in_inbox(arrival, delivery):
+        delivery.custody.take(arrival)
+        findings.again.append(arrival)
+    else:
+        findings.vanished.append(arrival)
 
 
 def _look_for_planned(arrival: Arrival, plan: Plan, delivery: Delivery, findings: Findings) -> None:
@@ -192,7 +218,7 @@ def _look_for_claimed(arrival: Arrival, delivery: Delivery, findings: Findings) 
 def _original_is(copied: Fingerprint, arrival: Arrival, delivery: Delivery) -> bool:
     """Whether an original that stays in the inbox still has the bytes that were copied."""
     path = os.path.join(delivery.inbox, arrival.file.path)
-    return delivery.custody.keeps and _has(path, copied)
+    return delivery.custody.keeps and not delivery.custody.rows_only and _has(path, copied)
 
 
 def _hold_of(arrival: Arrival, delivery: Delivery) -> HoldFolder | None:
@@ -246,14 +272,20 @@ def _has(path: str, fingerprint: Fingerprint) -> bool:
 
 
 def _claim_again(arrival: Arrival, delivery: Delivery) -> bool:
-    """Do the claim that was recorded but never happened, if the file is still the one that was recorded."""
-    source = os.path.join(delivery.inbox, arrival.file.path)
+    """Do the claim that was recorded but never happened, if the file is still the one that was recorded.
+
+    Not where files are only looked at by now: it has not left its inbox, and is a new arrival there.
+    """
+    return not delivery.custody.rows_only and _is_in_inbox(arrival, delivery) and _taken_again(arrival, delivery)
+
+
+def _is_in_inbox(arrival: Arrival, delivery: Delivery) -> bool:
+    """Whether the file that was recorded is still where it was."""
     try:
-        status = os.lstat(source)
+        status = os.lstat(os.path.join(delivery.inbox, arrival.file.path))
     except OSError:
         return False
-    is_the_one = (status.st_size, mtime_ns_of(status)) == (arrival.file.size, arrival.file.mtime_ns)
-    return is_the_one and _taken_again(arrival, delivery)
+    return (status.st_size, mtime_ns_of(status)) == (arrival.file.size, arrival.file.mtime_ns)
 
 
 def _taken_again(arrival: Arrival, delivery: Delivery) -> bool:

@@ -17,8 +17,9 @@ from pigeonholed.store import ModelStore
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
-    from pigeonholed.images import Handled, ImageFile
+    from pigeonholed.images import Handled, ImageFile, Outcome
     from pigeonholed.settings import InboxSettings, Settings
 
 
@@ -67,13 +68,19 @@ def _entry(inbox: InboxSettings, outcome: Handled, path: str, placer: Placer, pr
     if not isinstance(outcome, Classified | Rejected):
         return entry | {"reason": outcome.detail}
 
+    entry["outcome"] = placement_of(outcome).value
+    if inbox.action != "none" and inbox.output is not None:
+        entry["destination"] = to_text(_destination(inbox.output, outcome, placer, promised))
+    if isinstance(outcome, Rejected):
+        return entry | {"reason": outcome.reason.value}
+    return entry | {"label": outcome.prediction.label, "confidence": outcome.prediction.confidence}
+
+
+def _destination(output: Path, outcome: Outcome, placer: Placer, promised: set[str]) -> str:
     def taken(destination: str) -> bool:
-        target = os.path.join(inbox.output, destination)
+        target = os.path.join(output, destination)
         return destination in promised or os.path.lexists(target) or os.path.lexists(sidecar_of(target))
 
     destination = next(alternatives(placer.destination(outcome), "0" * 32, taken))
     promised.add(destination)
-    entry |= {"outcome": placement_of(outcome).value, "destination": to_text(destination)}
-    if isinstance(outcome, Rejected):
-        return entry | {"reason": outcome.reason.value}
-    return entry | {"label": outcome.prediction.label, "confidence": outcome.prediction.confidence}
+    return destination

@@ -107,6 +107,6 @@ class Reporter:
                 "file_filed",
                 inbox=plan.arrival.file.inbox,
                 path=to_text(plan.arrival.file.path),
-                destination=to_text(plan.destination),
+                destination=to_text(plan.destination) or None,
                 confidence=None if plan.prediction is None else round(plan.prediction.confidence, 4),
             )

@@ -134,7 +134,7 @@ class Returner:
     def _finish(self, file: Filed) -> None:
         """A file that was copied back, or linked, is there twice until the one that was filed is removed."""
         delivery = self._deliveries.get(file.hold.inbox)
-        if delivery is None:
+        if delivery is None or file.stays:
             return
         source = os.path.join(delivery.output.root, file.destination)
         target = os.path.join(delivery.inbox, file.hold.path)
@@ -156,7 +156,8 @@ class Returner:
         self._ledger.begin_return(files, hold=hold)
         # From before they leave until the rows say so, their names are nobody else's: two rows of one name would both
         # be taken for true after a kill.
-        leaving = [(self._deliveries[file.hold.inbox].output.leaving, file.destination) for file in files]
+        moving = [file for file in files if not file.stays]
+        leaving = [(self._deliveries[file.hold.inbox].output.leaving, file.destination) for file in moving]
         for names, name in leaving:
             names.add(name)
         done: list[Filed] = []
@@ -164,7 +165,7 @@ class Returner:
         for file in files:
             # Also where it is to be taken again: it may be in the inbox and still where it was filed, if it is copied.
             before = self._holds.add(file.hold)
-            if (why := self._move(file)) is None:
+            if (why := None if file.stays else self._move(file)) is None:
                 done.append(file)
             else:
                 self._holds.remove(file.hold)
@@ -185,17 +186,7 @@ class Returner:
         delivery = self._deliveries.get(file.hold.inbox)
         if delivery is None:
             return f"its inbox {file.hold.inbox} is not in the configuration"
-        if not os.path.isdir(delivery.inbox):
-            return f"its inbox {delivery.inbox} is missing"
-        path = os.path.join(delivery.output.root, file.destination)
-        try:
-            if file.sha256 is not None and sha256_of(path) != file.sha256:
-                return "its content has changed since it was filed"
-        except FileNotFoundError:
-            return "it is not where it was filed"
-        except OSError as error:
-            return f"it cannot be read: {error.strerror}"
-        return None
+        return None if file.stays else _fault_of_moving(file, delivery)  # it is where it came from
 
     def _move(self, file: Filed) -> str | None:
         """Put one file back; why that cannot be, where it cannot."""
@@ -223,6 +214,8 @@ class Returner:
 
     def _remove_explanation(self, file: Filed) -> None:
         """The sidecar of a rejected file goes with it, if it is ours."""
+        if file.stays:
+            return
         sidecar = sidecar_of(os.path.join(self._deliveries[file.hold.inbox].output.root, file.destination))
         if file.placement is Placement.REJECTED and explains(sidecar, file.arrival):
             with suppress(FileNotFoundError):
@@ -231,6 +224,8 @@ class Returner:
     def _sync(self, files: Sequence[Filed]) -> None:
         folders: dict[str, set[str]] = {}
         for file in files:
+            if file.stays:
+                continue
             delivery = self._deliveries[file.hold.inbox]
             target = os.path.join(delivery.inbox, file.hold.path)
             source = os.path.join(delivery.output.root, file.destination)
@@ -241,12 +236,14 @@ class Returner:
     def _may_be_judged(self, file: Filed) -> bool:
         """Whether it can be seen how far a file has come: not while a copy of it may be in an inbox that is away."""
         delivery = self._deliveries.get(file.hold.inbox)
-        if delivery is None or os.path.isdir(delivery.inbox):
+        if delivery is None or file.stays or os.path.isdir(delivery.inbox):
             return True
         return not is_there(os.path.join(delivery.output.root, file.destination))
 
     def _has_left(self, file: Filed) -> bool:
         """Whether a file is no longer where it was filed; somebody else's may have that name meanwhile."""
+        if file.stays:
+            return True
         delivery = self._deliveries.get(file.hold.inbox)
         if delivery is None:
             return False
@@ -255,6 +252,23 @@ class Returner:
             return True
         back = os.path.join(delivery.inbox, file.hold.path)
         return not holds(destination, file.hold.size, file.sha256) and holds(back, file.hold.size, file.sha256)
+
+
+def _fault_of_moving(file: Filed, delivery: Delivery) -> str | None:
+    """Why a file cannot be moved back to its inbox; None when it can."""
+    if delivery.nowhere:
+        return "the configuration no longer names the output of its inbox"
+    if not os.path.isdir(delivery.inbox):
+        return f"its inbox {delivery.inbox} is missing"
+    path = os.path.join(delivery.output.root, file.destination)
+    try:
+        if file.sha256 is not None and sha256_of(path) != file.sha256:
+            return "its content has changed since it was filed"
+    except FileNotFoundError:
+        return "it is not where it was filed"
+    except OSError as error:
+        return f"it cannot be read: {error.strerror}"
+    return None
 
 
 def _is_twice(source: str, target: str, *, copied: bool) -> bool:

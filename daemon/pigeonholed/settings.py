@@ -170,12 +170,15 @@ class ControlSettings(Section):
 
 
 class InboxSettings(Section):
-    """`[[inbox]]`: one watched folder, the model that sorts it and where its pictures go."""
+    """`[[inbox]]`: one watched folder, the model that sorts it and where its pictures go.
+
+    `output` is None only with `action = "none"`.
+    """
 
     name: Word
     path: AnyPath
     create: bool = Field(default=False, description="true or false")
-    output: AnyPath
+    output: OptionalPath = None
     model: Word = Field(description="the name of a model in the store")
     version: Literal["current"] | Count = Field(default="current", description='"current", or a whole number from 1 on')
     action: Literal["move", "copy", "none"] = "move"

@@ -33,6 +33,11 @@ class Signature:
         return cls(status.st_size, mtime_ns_of(status), status.st_ctime_ns, status.st_ino)
 
 
+def signature_of(status: os.stat_result) -> Signature:
+    """A signature that fits into a database: inodes of 64 bits lose their first."""
+    return Signature(status.st_size, mtime_ns_of(status), status.st_ctime_ns, status.st_ino & (1 << 63) - 1)
+
+
 class Marks:
     """Moments at which we know both the file system's time and our monotonic clock.
 

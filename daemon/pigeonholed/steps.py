@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
 from pigeonholed import tables
-from pigeonholed.images import Status
+from pigeonholed.images import STAYS, Status
 from pigeonholed.statements import Prepared
 
 if TYPE_CHECKING:
@@ -93,6 +93,11 @@ class Steps:
             .where(mine, in_state(Status.CLAIMED, Status.INGESTED, Status.PLANNED))
             .values({name: sa.bindparam(f"b_{name}") for name in _PLANNED})
         )
+        self.note = prepared(
+            sa.update(images)
+            .where(mine, in_state(Status.CLAIMED))
+            .values({name: sa.bindparam(f"b_{name}") for name in (*_PLANNED, "filed_at")})
+        )
         self.filed = prepared(
             sa.update(images)
             .where(mine, images.c.status == Status.PLANNED.value)
@@ -107,6 +112,17 @@ class Steps:
             dialect,
             tuple(column.name for column in tables.copied.columns),
         )
+        copied = tables.copied
+        path = sa.and_(copied.c.inbox == sa.bindparam("b_inbox"), copied.c.source_path == sa.bindparam("b_source_path"))
+        version = (copied.c.size_bytes == sa.bindparam("b_size_bytes"), copied.c.mtime_ns == sa.bindparam("b_mtime_ns"))
+        known = sa.select(copied.c.image_id).where(path, *version).scalar_subquery()
+        self.supersede = prepared(
+            sa.update(images)
+            .where(images.c.id == known, images.c.token == STAYS, images.c.status == Status.FILED.value)
+            .values(status=Status.RETURNED.value)
+        )
+        looked_at = sa.select(images.c.id).where(images.c.token == STAYS)
+        self.superseded = prepared(sa.delete(copied).where(path, copied.c.image_id.in_(looked_at)))
         self.forget = prepared(sa.delete(tables.copied).where(tables.copied.c.image_id == sa.bindparam("b_id")))
         self.attempt = prepared(sa.update(images).where(this).values(attempts=images.c.attempts + 1))
         # A number, not one more: said again after a lost acknowledgement, it is the same.

@@ -88,7 +88,7 @@ def _disks(settings: Settings) -> Iterator[tuple[str, str]]:
     told: set[int] = set()
     database = settings.database.file
     places = [("database", database.parent)] if database else []
-    places += [(f"output of {inbox.name}", inbox.output) for inbox in settings.inbox]
+    places += [(f"output of {inbox.name}", inbox.output) for inbox in settings.inbox if inbox.output is not None]
     for what, folder in [("state", settings.state.dir), *places]:
         there = next(place for place in (folder, *folder.parents) if place.exists())
         device = there.stat().st_dev

@@ -25,6 +25,7 @@ from pigeonholed.errors import UserError
 from running import (
     HOSTILE,
     KEEPING,
+    LOOKING,
     OTHER_MOUNT,
     RENAMING,
     VARIANTS,
@@ -65,7 +66,7 @@ def mould(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         yield workspace
 
 
-SHORT_FORM = {RENAMING: CODES, HOSTILE: ["EIO"], OTHER_MOUNT: ["ENOENT"], KEEPING: ["EEXIST"]}
+SHORT_FORM = {RENAMING: CODES, HOSTILE: ["EIO"], OTHER_MOUNT: ["ENOENT"], KEEPING: ["EEXIST"], LOOKING: ["EIO"]}
 """The errors that the suite tries of each way: the ways of copying have most of their calls in common."""
 
 
@@ -73,7 +74,10 @@ def _is_at_rest(workspace: Workspace) -> bool:
     """All is filed, and nothing that was needed for it is left."""
     if workspace.filed() < len(workspace.dropped):
         return False
-    return {*os.listdir(workspace.output / ".pigeonholed")} == AT_REST
+    work = (
+        workspace.root if workspace.variant.rows_only else workspace.output
+    )  # none is made: the state folder stands in
+    return {*os.listdir(work / ".pigeonholed")} == AT_REST
 
 
 def _lives(pid: int) -> bool:

@@ -87,7 +87,8 @@ def test_killed_at_calls_of_every_kind_nothing_is_lost_or_twice(
             killed += _killed(forker, workspace, fault)
         assert _judged(forker, workspace, together) == []
     print(f"{killed} kills at {len({fault.site for fault in kills})} kinds of calls")
-    assert killed > 0.8 * len(kills) > 20
+    # Where files stay, more of the calls are those of a first start, and none is there to be killed at later.
+    assert killed > (0.6 if mould.variant.rows_only else 0.8) * len(kills) > 15
 
 
 @pytest.mark.slow

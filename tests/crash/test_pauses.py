@@ -16,7 +16,7 @@ import pytest
 
 from faults import Fault
 from forking import Forker, forking
-from running import VARIANTS, Workspace, drop_twenty, environment, until, working
+from running import FILING, Workspace, drop_twenty, environment, until, working
 
 LONG_S = 60.0 if "PIGEONHOLED_TEST_SOAK" in os.environ else 6.0  # longer than SQLite waits by itself, which is 5 s
 
@@ -29,7 +29,7 @@ def forker() -> Iterator[Forker]:
         yield forker
 
 
-@pytest.fixture(params=VARIANTS, ids=str)
+@pytest.fixture(params=FILING, ids=str)
 def workspace(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Workspace]:
     with working(tmp_path, request.param, incomplete_s=0.0, more="[batching]\nmax_batch_size = 4\n") as workspace:
         yield workspace

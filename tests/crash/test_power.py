@@ -27,7 +27,7 @@ import pytest
 
 from auditor import Dropped, unescape
 from forking import Forker, forking
-from running import VARIANTS, Workspace, environment, picture, working
+from running import FILING, Workspace, environment, picture, working
 
 CUTS = int(os.environ.get("PIGEONHOLED_TEST_CUTS", "30" if "PIGEONHOLED_TEST_SOAK" in os.environ else "0"))
 _SHUTDOWN = 0x8004587D  # FS_IOC_SHUTDOWN
@@ -92,7 +92,7 @@ def forker() -> Iterator[Forker]:
         yield forker
 
 
-@pytest.fixture(params=VARIANTS, ids=str)
+@pytest.fixture(params=FILING, ids=str)
 def workspace(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Workspace]:
     with working(tmp_path / "place", request.param, incomplete_s=0.0) as workspace:
         yield workspace

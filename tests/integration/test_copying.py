@@ -480,8 +480,8 @@ class TestKept:
         file = make_arrival("s/x.png", size=len(CONTENT), mtime_ns=MTIME_NS).file
         copied = Ledger.copied
 
-        def copied_then_forgotten(ledger: Ledger, inbox: str, paths: list[str]) -> dict[str, Copied]:
-            found = copied(ledger, inbox, paths)
+        def copied_then_forgotten(ledger: Ledger, inbox: str, paths: list[str], **named: Any) -> dict[str, Copied]:
+            found = copied(ledger, inbox, paths, **named)
             desk.custody.forget()
             return found
 

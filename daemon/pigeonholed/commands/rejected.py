@@ -54,7 +54,7 @@ def list_(
         if as_json:
             click.echo(json.dumps(entry, ensure_ascii=True))
         else:
-            what = f"{entry['image']:>8}  {entry['reason']:<11}  {entry['destination']}  ({entry['detail']})"
+            what = f"{entry['image']:>8}  {entry['reason']:<11}  {entry['destination'] or 'stays'}  ({entry['detail']})"
             click.echo(one_line(what))  # names are their droppers', and may try to paint or to forge
     if not found and not as_json:
         click.echo("nothing is rejected")

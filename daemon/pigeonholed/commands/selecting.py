@@ -71,7 +71,7 @@ def selection_of(given: Mapping[str, Any]) -> Selection:
 
 
 def listed(settings: Settings, selection: Selection, most: int | None) -> Iterator[dict[str, Any]]:
-    """The results that have a file, the newest first, as JSON can hold them; few of them are in memory at a time.
+    """The results, the newest first, as JSON can hold them; few of them are in memory at a time.
 
     Raises:
         DatabaseUnavailable: there is no database, or it cannot be read.
@@ -94,7 +94,7 @@ def listed(settings: Settings, selection: Selection, most: int | None) -> Iterat
         columns.detail,
         columns.size_bytes,
         columns.filed_at,
-    ).where(columns.destination.is_not(None), *selection.conditions())
+    ).where(*selection.conditions())
     with snapshot(settings) as connection:
         for page in pages(connection, query, newest_first=True, most=most):
             for row in page:

@@ -82,7 +82,8 @@ def _foretell(settings: Settings, selection: Selection, last: int | None, *, as_
         if as_json:
             click.echo(json.dumps(entry, ensure_ascii=True))
         else:
-            click.echo(one_line(f"{entry['image']:>8}  {entry['destination']} -> {entry['inbox']}: {entry['path']}"))
+            place = entry["destination"] or "stays"
+            click.echo(one_line(f"{entry['image']:>8}  {place} -> {entry['inbox']}: {entry['path']}"))
     if not as_json:
         click.echo(f"{count} files would be put back")
 

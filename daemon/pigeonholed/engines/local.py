@@ -16,6 +16,7 @@ from pigeonholed.engines.classifiers import Classifiers
 from pigeonholed.engines.decoders import Decoders, Suspected
 from pigeonholed.images import Decoded, Status, Withdrawn
 from pigeonholed.metrics import Stage
+from pigeonholed.staying import open_in_place
 from pigeonholed.suspects import Suspects
 
 if TYPE_CHECKING:
@@ -39,12 +40,13 @@ _LOOK_EVERY_S = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """What the engine knows of an inbox: where its claimed files wait, what is asked of them, and which lane."""
+    """What the engine knows of an inbox: where claimed files wait, what is asked of them, which lane; its folder."""
 
     output: Output
     demand: Demand
     lane: Lane
     policy: Policy
+    inbox: str = ""
 
 
 class Flow:
@@ -226,7 +228,7 @@ class LocalEngine:
         route = self._routes[arrival.file.inbox]
         spec = spec or route.lane.spec
         demand = route.demand if route.demand.spec == spec else replace(route.demand, spec=spec)
-        look = partial(_read, arrival, route.output, demand, decode)
+        look = partial(_read, arrival, route, demand, decode)
         return self._patience.retry("decode", "read a claimed file", look)
 
     def _judged(self, result: Decoded | Rejected | Withdrawn) -> None:
@@ -302,9 +304,11 @@ class LocalEngine:
         self._metrics.batch_flush_total.labels(flush).inc()
 
 
-def _read(arrival: Arrival, output: Output, demand: Demand, decode: Decode) -> Decoded | Rejected | Withdrawn:
+def _read(arrival: Arrival, route: Route, demand: Demand, decode: Decode) -> Decoded | Rejected | Withdrawn:
     """Examine a claimed file; one that seems to be missing is only lost if its folder lists it no more."""
-    result = examine(arrival, output.work_path(arrival), demand, decode)
+    if arrival.stays:
+        return examine(arrival, arrival.file.path, demand, decode, opener=partial(open_in_place, route.inbox))
+    result = examine(arrival, route.output.work_path(arrival), demand, decode)
     if isinstance(result, Withdrawn) and result.status is Status.LOST:
-        output.require_gone(arrival)
+        route.output.require_gone(arrival)
     return result

@@ -74,7 +74,8 @@ def export(
     settings = reviews.configured(config)
     _require_known(inboxes, sorted(inbox.name for inbox in settings.inbox))
     wanted = reviews.Wanted(inboxes, model, _moment(since), confidence if include else None)
-    exporting.check_place(out, [inbox.path for inbox in settings.inbox], [inbox.output for inbox in settings.inbox])
+    outputs = {inbox.name: inbox.output for inbox in settings.inbox if inbox.output is not None}
+    exporting.check_place(out, [inbox.path for inbox in settings.inbox], outputs.values())
     with reviews.opened(settings) as engine, Narrator().steps("Exporting", 0) as step:
         labels = reviews.labels(engine, wanted)
         if not labels:
@@ -84,7 +85,6 @@ def export(
             if (tally.pictures + tally.left_out) % _EVERY == 0:
                 step.at(tally.pictures + tally.left_out, total=labels.total())
 
-        outputs = {inbox.name: inbox.output for inbox in settings.inbox}
         common_first = [label for label, _ in labels.most_common()]
         tally = exporting.export(
             reviews.labelled(engine, wanted), outputs, out, labels=common_first, link=not copy, on_picture=told

@@ -190,11 +190,11 @@ class _Labels:
 
 def _place(picture: Labelled, outputs: Mapping[str, Path]) -> str:
     """Where the file of a picture should be."""
-    output = outputs.get(picture.inbox)
-    if output is None:
-        raise Refused(f"its inbox {picture.inbox!a} is not in the configuration any more")
     if picture.destination is None or picture.sha256 is None:
         raise Refused("it has no file of its own, or one that could not be read")
+    output = outputs.get(picture.inbox)
+    if output is None:
+        raise Refused(f"its inbox {picture.inbox!a} is not in the configuration any more, or has no output there")
     if os.path.isabs(picture.destination) or os.pardir in picture.destination.split("/"):
         raise Refused("its row leads out of the output")
     path = os.path.join(output, picture.destination)
