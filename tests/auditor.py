@@ -76,6 +76,7 @@ def audit(
     default_template: bool = True,
     poison: Collection[bytes] = (),
     top_k: int | None = None,
+    sets_aside: bool = False,
 ) -> list[str]:
     """Check everything; each finding is a sentence, and none means that all is well.
 
@@ -90,6 +91,7 @@ def audit(
         default_template: destinations of sorted and unsure files follow `{label}/{subdir}/{name}`.
         poison: paths of files that may be called `poison`.
         top_k: how many predictions a row has at most; None for any.
+        sets_aside: `duplicates = set-aside` from the first file on: equal pictures of an inbox are filed once.
     """
     try:
         tables = _read_database(os.fspath(database))
@@ -112,6 +114,8 @@ def audit(
     findings += _check_contents(dropped, disk, filed)
     findings += _check_predictions(tables, rows, top_k)
     findings += _check_models(tables["models"], filed)
+    if sets_aside:
+        findings += _check_duplicates(rows, filed)
     return findings
 
 
@@ -501,6 +505,25 @@ def _check_models(models: Sequence[Row], filed: Sequence[Row]) -> Iterator[str]:
             yield f"{_name(row)}: the model {row['model']} {row['model_version']} knows no label {row['label']!r}"
 
 
+def _check_duplicates(rows: Sequence[Row], filed: Sequence[Row]) -> Iterator[str]:
+    """Of equal pictures one is filed by what it shows, and each other names one that is, or was until it was undone."""
+    known = {row["id"]: row for row in rows}
+    standing: dict[tuple[str, str], Row] = {}
+    for row in filed:
+        if row["outcome"] in {"sorted", "unsure"}:
+            if (first := standing.setdefault((row["inbox"], row["sha256"]), row)) is not row:
+                yield f"{_name(row)} has the same bytes as row {first['id']}, and neither is set aside"
+        elif row["outcome"] == "duplicate":
+            named = re.search(r"image (\d+)\b", row["detail"] or "")
+            original = known.get(int(named[1])) if named else None
+            if original is None or (original["inbox"], original["sha256"]) != (row["inbox"], row["sha256"]):
+                yield f"{_name(row)} does not name the image that it equals: {row['detail']!r}"
+            elif original["status"] not in {"filed", "returned"} or original["outcome"] not in {"sorted", "unsure"}:
+                yield f"{_name(row)} is set aside for row {original['id']}, which is not filed by what it shows"
+            elif original["status"] == "filed" and str(original["destination"]) not in row["detail"]:
+                yield f"{_name(row)} does not say where image {original['id']} is: {row['detail']!r}"
+
+
 # -- accuracy ---------------------------------------------------------------------------------------------------------
 
 
@@ -582,6 +605,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         default_template=not options.any_template,
         poison=[unescape(path) for path in options.poison],
         top_k=options.top_k,
+        sets_aside=options.set_aside,
     )
     if options.accuracy and not any(finding.startswith("database:") for finding in findings):
         measured = accuracy(dropped, options.database)
@@ -614,6 +638,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--any-template", action="store_true", help="the inbox has a template of its own")
     parser.add_argument("--poison", action="append", default=[], help="path of a file that may be called poison")
     parser.add_argument("--top-k", type=int, help="how many predictions a row has at most")
+    parser.add_argument("--set-aside", action="store_true", help="the inbox has always set duplicates aside")
     parser.add_argument("--accuracy", action="store_true", help="also compare with the truth of the manifest")
     parser.add_argument("--min-right", type=float, default=0.0, help="with --accuracy: share that must be right")
     parser.add_argument("--max-unsure", type=float, default=1.0, help="with --accuracy: share that may be unsure")

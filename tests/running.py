@@ -63,12 +63,14 @@ class Variant:
         inbox: lines of the inbox's table in the configuration.
         inbox_keeps: what was dropped stays in the inbox, too.
         elsewhere: the inbox is on another mount than the output.
+        sets_aside: of equal pictures one is sorted, and the others are set aside.
     """
 
     name: str
     inbox: str = ""
     inbox_keeps: bool = False
     elsewhere: bool = False
+    sets_aside: bool = False
 
     def __str__(self) -> str:
         return self.name
@@ -79,6 +81,9 @@ HOSTILE = Variant("hostile", inbox="hostile = true")
 OTHER_MOUNT = Variant("other-mount", elsewhere=True)
 KEEPING = Variant("copy", inbox='action = "copy"', inbox_keeps=True)
 VARIANTS = (RENAMING, HOSTILE, OTHER_MOUNT, KEEPING)
+
+SETTING_ASIDE = Variant("set-aside", inbox='duplicates = "set-aside"', sets_aside=True)
+"""For tests of that; the way of a file is the same."""
 
 
 @dataclass
@@ -239,7 +244,14 @@ class Workspace:
 
     def audit(self) -> list[str]:
         """What the independent auditor finds."""
-        return audit(self.dropped, [self.inbox], self.output, self.database, inbox_keeps=self.variant.inbox_keeps)
+        return audit(
+            self.dropped,
+            [self.inbox],
+            self.output,
+            self.database,
+            inbox_keeps=self.variant.inbox_keeps,
+            sets_aside=self.variant.sets_aside,
+        )
 
 
 @contextmanager
@@ -334,3 +346,13 @@ def drop_twenty(workspace: Workspace, folder: str = "") -> None:
         name = f"{folder}{('', 'a/', 'a/b/')[serial % 3]}{serial}.png"
         data = broken.get(serial)
         workspace.drop(name, picture(*colours[serial % 3], serial) if data is None else data)
+
+
+def drop_twins(workspace: Workspace, folder: str = "") -> None:
+    """Pictures of the same bytes under several names, some of them in folders of their own, and two that are broken."""
+    for serial in range(4):
+        data = picture(220, 60, 40, 1000 + serial // 2)
+        for name in (f"{serial}-one.png", f"twins/{serial}-two.png"):
+            workspace.drop(f"{folder}{name}", data)
+    for name in ("bad.png", "worse.png"):
+        workspace.drop(f"{folder}{name}", b"\x89PNG\r\n\x1a\nbroken twice")

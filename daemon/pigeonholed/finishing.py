@@ -21,7 +21,8 @@ import structlog
 from pigeonholed import beneath
 from pigeonholed.custody import Renaming
 from pigeonholed.disk import is_folder, require_gone
-from pigeonholed.images import Classified, Placement, Status, Withdrawn, mtime_ns_of
+from pigeonholed.duplicates import Originals, compared, content_of
+from pigeonholed.images import Classified, Duplicate, Original, Placement, Status, Withdrawn, mtime_ns_of
 from pigeonholed.ledger import Plan
 from pigeonholed.log_lines import escaped
 from pigeonholed.paths import to_text
@@ -55,12 +56,14 @@ class Delivery:
         output: the folder they go to.
         placer: renders their destinations.
         custody: how they were taken, and how they go back; by renaming, where nothing else is said.
+        sets_aside: what has the same bytes as a filed picture of the inbox goes to a folder of its own.
     """
 
     inbox: str
     output: Output
     placer: Placer
     custody: Custody = None  # type: ignore[assignment]
+    sets_aside: bool = False
 
     def __post_init__(self) -> None:
         if self.custody is None:
@@ -94,6 +97,8 @@ class Finisher:
         self._on_filed = on_filed
         self._on_withdrawn = on_withdrawn
         self._on_taken = on_taken
+        asking = [inbox for inbox, delivery in deliveries.items() if delivery.sets_aside]
+        self._originals = Originals(asking, ledger, patience, "file")
         self._moved: list[Plan] = []
         self._folders: dict[Output, set[str]] = {}
         self._sidecars: dict[Output, set[str]] = {}
@@ -133,16 +138,30 @@ class Finisher:
         plans: list[Plan] = []
         withdrawn: list[Withdrawn] = []
         promised: set[tuple[str, str]] = set()
+        outcomes: list[Outcome] = []
         for item in handled:
             if isinstance(item, Withdrawn):
                 withdrawn.append(item)
             elif (fault := self._changed(item)) is not None:
                 withdrawn.append(fault)
             else:
-                plan = self._plan(item, promised)
-                promised.add((self._deliveries[item.arrival.file.inbox].output.root, plan.destination))
-                plans.append(plan)
+                outcomes.append(item)
+        known = self._originals.of(outcomes)
+        for outcome in self._in_order(outcomes):
+            result = compared(outcome, known)
+            if isinstance(result, Withdrawn):
+                withdrawn.append(result)
+                continue
+            plan = self._plan(result, promised)
+            promised.add((self._deliveries[plan.arrival.file.inbox].output.root, plan.destination))
+            plans.append(plan)
+            if plan.stands:
+                known[content_of(result)] = Original(plan.arrival.id, to_text(plan.destination))
         return plans, withdrawn
+
+    def _in_order(self, outcomes: list[Outcome]) -> Sequence[Outcome]:
+        """Where equal ones come together, the first that arrived is the original, whichever thread was faster."""
+        return sorted(outcomes, key=lambda outcome: outcome.arrival.id) if self._originals else outcomes
 
     def _changed(self, outcome: Outcome) -> Withdrawn | None:
         """A last look before the plan: what was hashed and decoded must still be what is there."""
@@ -174,6 +193,9 @@ class Finisher:
         prediction, reason, detail = None, None, None
         if isinstance(outcome, Classified):
             prediction, detail = outcome.prediction, _warning(outcome)
+        elif isinstance(outcome, Duplicate):
+            original = outcome.original
+            detail = f"the same bytes as image {original.image_id}, filed at {original.destination}"
         else:
             reason, detail = outcome.reason, outcome.detail
         return Plan(
@@ -186,6 +208,7 @@ class Finisher:
             detail,
             outcome.width,
             outcome.height,
+            delivery.sets_aside and isinstance(outcome, Classified),
         )
 
     def _taken(self, output: Output, placement: Placement, promised: set[tuple[str, str]]) -> Callable[[str], bool]:
@@ -341,6 +364,8 @@ class Finisher:
             chosen = [item for item in withdrawn if item.status is status]
             for detail in {item.detail for item in chosen}:
                 self._ledger.close([item.arrival for item in chosen if item.detail == detail], status, detail)
+        for inbox in {item.arrival.file.inbox for item in withdrawn if item.status is Status.VANISHED}:
+            self._deliveries[inbox].custody.forget()  # an original that stayed is to be taken again, as it is
         self._on_withdrawn(withdrawn)
         self._remove_folders(item.arrival for item in withdrawn)
 

@@ -178,10 +178,29 @@ class Rejected:
 
 
 @dataclass(frozen=True, slots=True)
+class Original:
+    """A picture that is filed, or will be by a plan: `destination` is relative to the output, as in the database."""
+
+    image_id: int
+    destination: str
+
+
+@dataclass(frozen=True, slots=True)
+class Duplicate:
+    """A picture of the same bytes as one that is filed in its inbox; no model needs to see it."""
+
+    arrival: Arrival
+    fingerprint: Fingerprint
+    width: int
+    height: int
+    original: Original
+
+
+@dataclass(frozen=True, slots=True)
 class Withdrawn:
     """A claimed file that gets no result: it still changed, or is gone from the work folder (which must not be).
 
-    A file that still changes goes back into its inbox and is a new arrival once it is complete.
+    A file that is there goes back into its inbox and is a new arrival once it is complete.
     """
 
     arrival: Arrival
@@ -189,8 +208,8 @@ class Withdrawn:
     detail: str
 
 
-Outcome = Classified | Rejected
+Outcome = Classified | Rejected | Duplicate
 """What became of a picture: a result."""
 
-Handled = Classified | Rejected | Withdrawn
+Handled = Classified | Rejected | Duplicate | Withdrawn
 """What comes out of an engine, exactly once for each arrival that went in."""

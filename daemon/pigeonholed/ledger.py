@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
-from pigeonholed import tables
+from pigeonholed import duplicates, tables
 from pigeonholed.database import unavailable
 from pigeonholed.images import Arrival, Fingerprint, ImageFile, Placement, Prediction, Reason, Status
 from pigeonholed.paths import from_text, to_text
@@ -26,7 +26,11 @@ if TYPE_CHECKING:
 
     from sqlalchemy.engine import Engine
 
+    from pigeonholed.images import Original
+
 _MANY = 500  # values in one query
+_PAGE = 20_000  # rows looked at in one transaction
+_IN_FLIGHT = (Status.CLAIMED.value, Status.INGESTED.value, Status.PLANNED.value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +47,7 @@ class Plan:
         detail: one sentence beside the reason.
         width: pixels, where known.
         height: pixels, where known.
+        stands: what comes later with the same bytes is its duplicate.
     """
 
     arrival: Arrival
@@ -54,6 +59,7 @@ class Plan:
     detail: str | None = None
     width: int | None = None
     height: int | None = None
+    stands: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,8 +219,34 @@ class Ledger:
                 *self._filed(filed, now),
                 Change(self._steps.plan, [_plan_row(plan, now) for plan in plans]),
                 Change(self._steps.predict, [row for plan in plans for row in _prediction_rows(plan)]),
+                Change(self._steps.content, [_content_row(plan) for plan in plans if plan.stands]),
             ]
         )
+
+    def originals(self, inbox: str, hashes: Sequence[str]) -> dict[str, Original]:
+        """Of these hashes, those that are filed in an inbox or about to be, but for duplicates and what was rejected.
+
+        Raises:
+            TimeoutError: the database is away.
+        """
+        try:
+            return duplicates.find(self._engine, inbox, hashes)
+        except sa.exc.OperationalError as error:
+            raise TimeoutError(errno.ETIMEDOUT, str(unavailable(self._engine, error))) from error
+
+    def know_contents(self, inbox: str) -> None:
+        """Know all contents that are filed in an inbox, also those of times when nobody asked; a page at a time."""
+        columns = tables.images.c
+        with self._engine.connect() as connection:
+            known_to = connection.scalar(sa.select(tables.inboxes.c.contents_to).where(tables.inboxes.c.name == inbox))
+            in_flight = connection.scalar(sa.select(sa.func.min(columns.id)).where(columns.status.in_(_IN_FLIGHT)))
+        # What is in flight now may be planned by a process that does not write this down.
+        most = self._last_id if in_flight is None else in_flight - 1
+        for start in range(known_to or 0, self._last_id, _PAGE):
+            end = min(start + _PAGE, self._last_id)
+            pages = [{"b_inbox": inbox, "b_from": start, "b_to": end}]
+            known = [{"b_inbox": inbox, "b_known": min(end, most)}]
+            self._writer.write([Change(self._steps.contents_of, pages), Change(self._steps.contents_known, known)])
 
     def confirm(self, filed: Sequence[Arrival]) -> None:
         """Record that files are at their planned destinations, durably."""
@@ -238,7 +270,8 @@ class Ledger:
         """End arrivals that leave no result: `vanished`, or `lost`."""
         rows = [{"b_id": arrival.id, "b_status": status.value, "b_detail": detail} for arrival in arrivals]
         ids = [{"b_id": arrival.id} for arrival in arrivals]
-        self._writer.write([Change(self._steps.close, rows), Change(self._steps.forget, ids)])
+        steps = self._steps
+        self._writer.write([Change(steps.close, rows), Change(steps.forget, ids), Change(steps.discontent, ids)])
 
     def record_model(self, name: str, version: int, digest: str, labels: Sequence[str]) -> None:
         """Record that a model version was loaded."""
@@ -263,11 +296,7 @@ class Ledger:
     def in_flight(self, seen_s: float) -> list[InFlight]:
         """What earlier processes left unfinished, oldest first."""
         columns = tables.images.c
-        query = (
-            sa.select(tables.images)
-            .where(columns.status.in_([Status.CLAIMED.value, Status.INGESTED.value, Status.PLANNED.value]))
-            .order_by(columns.id)
-        )
+        query = sa.select(tables.images).where(columns.status.in_(_IN_FLIGHT)).order_by(columns.id)
         with self._engine.connect() as connection:
             return [_in_flight(row, seen_s) for row in connection.execute(query)]
 
@@ -325,7 +354,10 @@ class Ledger:
         rows = [{"b_id": file.id} for file in files]
         steps = self._steps
         self._writer.write(
-            [Change(statement, rows) for statement in (steps.back, steps.held, steps.retried, steps.forget)]
+            [
+                Change(statement, rows)
+                for statement in (steps.back, steps.held, steps.retried, steps.forget, steps.discontent)
+            ]
         )
 
     def cancel_return(self, files: Sequence[Filed]) -> None:
@@ -410,6 +442,10 @@ def _plan_row(plan: Plan, now: datetime) -> dict[str, Any]:
         "b_destination": to_text(plan.destination),
         "b_classified_at": None if prediction is None else now,
     }
+
+
+def _content_row(plan: Plan) -> dict[str, Any]:
+    return {"inbox": plan.arrival.file.inbox, "sha256": plan.fingerprint.sha256, "image_id": plan.arrival.id}
 
 
 def _prediction_rows(plan: Plan) -> list[dict[str, Any]]:

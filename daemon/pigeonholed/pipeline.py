@@ -110,6 +110,9 @@ def build(
         sizes = Sizes(batching.max_batch_size, batching.max_wait_s, workers, batching.max_decode_s)
         reporter = Reporter(metrics, statistics)
         finisher = Finisher(deliveries, ledger, patience, reporter.filed_batch, reporter.withdrawn, reporter.name_taken)
+        for inbox in settings.inbox:
+            if inbox.duplicates == "set-aside":
+                ledger.know_contents(inbox.name)
         resumed = recovery.recover(ledger, finisher, deliveries, time.monotonic(), patience, metrics)
 
         engine = LocalEngine(routes, sizes, ledger, crew, patience, metrics)
@@ -212,15 +215,11 @@ def _check_supported(settings: Settings) -> None:
     if settings.engine.kind != "local":
         raise Misconfigured('engine.kind = "ray" is not built yet in this version; use "local"')
     for inbox in settings.inbox:
-        for key, value, only in (
-            ("action", inbox.action, ("move", "copy")),
-            ("duplicates", inbox.duplicates, ("sort",)),
-        ):
-            if value not in only:
-                raise Misconfigured(
-                    f"the inbox {inbox.name} asks for {key} = {value!r}, which is not built yet in this version; "
-                    f"use {' or '.join(map(repr, only))}"
-                )
+        if inbox.action == "none":
+            raise Misconfigured(
+                f"the inbox {inbox.name} asks for action = 'none', which is not built yet in this version; "
+                "use 'move' or 'copy'"
+            )
 
 
 def _serve_http(settings: Settings, metrics: Metrics, health: _Health, stack: ExitStack) -> dict[str, str]:
@@ -362,7 +361,8 @@ def _switcher(
 
 def _route(inbox: InboxSettings, outputs: Mapping[str, Output], lanes: Mapping[tuple[str, object], Lane]) -> Route:
     lane = lanes[inbox.model, inbox.version]
-    return Route(outputs[str(inbox.output)], demand_of(inbox, lane.served), lane, policy_of(inbox))
+    sets_aside = inbox.duplicates == "set-aside"
+    return Route(outputs[str(inbox.output)], demand_of(inbox, lane.served), lane, policy_of(inbox), sets_aside)
 
 
 def demand_of(inbox: InboxSettings, served: Served) -> Demand:

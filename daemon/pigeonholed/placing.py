@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from pigeonholed.images import Classified, Placement, Rejected
+from pigeonholed.images import Classified, Duplicate, Placement, Rejected
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -30,6 +30,8 @@ def placement_of(outcome: Outcome) -> Placement:
     match outcome:
         case Rejected():
             return Placement.REJECTED
+        case Duplicate():
+            return Placement.DUPLICATE
         case Classified(prediction=prediction, threshold=threshold):
             return Placement.SORTED if prediction.confidence >= threshold else Placement.UNSURE
 
@@ -50,6 +52,8 @@ class Placer:
         match outcome:
             case Rejected(reason=reason):
                 return _cut(f"_rejected/{reason.value}/{path}", len(_SIDECAR))
+            case Duplicate():
+                return f"_duplicates/{path}"
             case Classified():
                 below = self._rendered(outcome)
                 return below if placement_of(outcome) is Placement.SORTED else f"_unsure/{below}"

@@ -156,4 +156,4 @@ def _open_outputs(settings: Settings, ledger: Ledger, stack: ExitStack) -> dict[
 def _delivery(inbox: InboxSettings, output: Output, ledger: Ledger, stack: ExitStack) -> Delivery:
     custody = Probed(inbox, output, ledger)
     stack.callback(custody.close)
-    return Delivery(str(inbox.path), output, Placer(inbox.template), custody)
+    return Delivery(str(inbox.path), output, Placer(inbox.template), custody, inbox.duplicates == "set-aside")

@@ -149,7 +149,25 @@ copied = Table(
 )
 
 # An inbox that was seen before may be missing for a while (a lost mount); one that never was is a mistake.
-inboxes = Table("inboxes", metadata, Column("name", Text, primary_key=True), Column("path", Text, nullable=False))
+# `contents_to`: of rows up to this id, `contents` holds all that it should.
+inboxes = Table(
+    "inboxes",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("path", Text, nullable=False),
+    Column("contents_to", BigInteger, nullable=False, server_default="0"),
+)
+
+# Which contents are filed (or on their way there by a plan), for inboxes that set duplicates aside; only those pay for
+# it. Duplicates themselves and rejected files are not in it.
+contents = Table(
+    "contents",
+    metadata,
+    Column("inbox", Text, primary_key=True),
+    Column("sha256", String(64), primary_key=True),
+    Column("image_id", BigInteger, primary_key=True, autoincrement=False),
+    sqlite_with_rowid=False,
+)
 
 # One row: who this database is, so that two databases never share an output folder.
 identity = Table("identity", metadata, Column("id", String(32), primary_key=True))

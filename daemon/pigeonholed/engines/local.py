@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from pigeonholed.batching import batches
 from pigeonholed.channel import Channel
 from pigeonholed.decoding import decode_here, examine
+from pigeonholed.duplicates import Originals
 from pigeonholed.engines.classifiers import Classifiers
 from pigeonholed.engines.decoders import Decoders, Suspected
 from pigeonholed.images import Decoded, Status, Withdrawn
@@ -39,12 +40,16 @@ _LOOK_EVERY_S = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """What the engine knows of an inbox: where its claimed files wait, what is asked of them, and which lane."""
+    """What the engine knows of an inbox: where its claimed files wait, what is asked of them, and which lane.
+
+    With `sets_aside`, pictures whose bytes are filed already are not shown to a model.
+    """
 
     output: Output
     demand: Demand
     lane: Lane
     policy: Policy
+    sets_aside: bool = False
 
 
 class Flow:
@@ -127,6 +132,8 @@ class LocalEngine:
         self._sizes = sizes
         self._patience = patience
         self._metrics = metrics
+        asking = [inbox for inbox, route in routes.items() if route.sets_aside]
+        self._originals = Originals(asking, ledger, patience, "decode")
         self._files: Channel[Arrival] = Channel(sizes.max_batch_size * 4)
         self._outcomes: Channel[Handled] = Channel(sizes.max_batch_size * 4)
         self._lanes = list({id(route.lane): route.lane for route in routes.values()}.values())
@@ -231,13 +238,17 @@ class LocalEngine:
     def _judged(self, result: Decoded | Rejected | Withdrawn) -> None:
         """Take what became of a suspect; nobody waited for it, so it was in no lane's flow."""
         if isinstance(result, Decoded):
-            self._routes[result.arrival.file.inbox].lane.decoded.put([result])
+            fresh, known = self._originals.told_apart([result])
+            self._routes[result.arrival.file.inbox].lane.decoded.put(fresh)
+            self._outcomes.put(known)
         else:
             self._outcomes.put([result])
 
     def _pass_on(self, chunk: Sequence[Arrival], ready: Mapping[int, list[Decoded]], refused: list[Handled]) -> None:
         for lane in self._lanes:
-            lane.decoded.put(ready.get(id(lane), ()))
+            fresh, known = self._originals.told_apart(ready.get(id(lane), ()))
+            lane.decoded.put(fresh)
+            refused += known
         self._outcomes.put(refused)
         # Only now, so that a model which sees nothing more on its way has everything already.
         self._leave_flow(chunk)
