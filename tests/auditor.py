@@ -77,6 +77,7 @@ def audit(
     poison: Collection[bytes] = (),
     top_k: int | None = None,
     sets_aside: bool = False,
+    sidecars: Sequence[Dropped] = (),
 ) -> list[str]:
     """Check everything; each finding is a sentence, and none means that all is well.
 
@@ -91,6 +92,7 @@ def audit(
         default_template: destinations of sorted and unsure files follow `{label}/{subdir}/{name}`.
         poison: paths of files that may be called `poison`.
         top_k: how many predictions a row has at most; None for any.
+        sidecars: files that travel with pictures, each dropped before its own.
         sets_aside: `duplicates = set-aside` from the first file on: equal pictures of an inbox are filed once.
     """
     try:
@@ -103,7 +105,10 @@ def audit(
     findings: list[str] = []
     findings += _check_statuses(rows)
     findings += _check_work_folder(os.fsencode(output))
-    findings += _check_inboxes([os.fsencode(inbox) for inbox in inboxes], dropped, inbox_keeps, set(stays))
+    findings += _check_inboxes(
+        [os.fsencode(inbox) for inbox in inboxes], [*dropped, *sidecars], inbox_keeps, set(stays)
+    )
+    findings += _take_sidecars(sidecars, filed, disk)
     for row in filed:
         findings += _check_row(row, set(poison))
         findings += _check_place(row, default_template)
@@ -503,6 +508,31 @@ def _check_models(models: Sequence[Row], filed: Sequence[Row]) -> Iterator[str]:
             yield f"{_name(row)}: the model {row['model']} {row['model_version']} has no row"
         elif row["label"] not in known:
             yield f"{_name(row)}: the model {row['model']} {row['model_version']} knows no label {row['label']!r}"
+
+
+def _take_sidecars(sidecars: Sequence[Dropped], filed: Sequence[Row], disk: dict[bytes, OnDisk]) -> Iterator[str]:
+    """Each is beside a picture that it may belong to, under the name that this got; then it is taken out of `disk`."""
+    by_folder: dict[bytes, list[tuple[bytes, bytes]]] = {}
+    for row in filed:
+        source, destination = _path(row, "source_path"), _path(row, "destination")
+        if source is not None and destination is not None:
+            by_folder.setdefault(os.path.dirname(source), []).append((source, destination))
+    for item in sidecars:
+        for source, destination in by_folder.get(os.path.dirname(item.path), ()):
+            place = _place_of_sidecar(item.path, source, destination)
+            if place in disk and disk[place].sha256 == item.sha256:
+                del disk[place]
+                break
+        else:
+            yield f"lost: the sidecar {escape(item.path)} is beside none of its pictures"
+
+
+def _place_of_sidecar(sidecar: bytes, source: bytes, destination: bytes) -> bytes | None:
+    """Where it should be, if it belongs to the picture that came from `source`."""
+    if sidecar.startswith(source + b"."):
+        return destination + sidecar[len(source) :]
+    stem, new_stem = os.path.splitext(source)[0], os.path.splitext(destination)[0]
+    return new_stem + sidecar[len(stem) :] if sidecar.startswith(stem + b".") else None
 
 
 def _check_duplicates(rows: Sequence[Row], filed: Sequence[Row]) -> Iterator[str]:

@@ -86,12 +86,19 @@ SETTING_ASIDE = Variant("set-aside", inbox='duplicates = "set-aside"', sets_asid
 """For tests of that; the way of a file is the same."""
 
 
+def accompanied(variant: Variant) -> Variant:
+    """The same with sidecars that travel, and duplicates that are set aside."""
+    lines = f'{variant.inbox}\nduplicates = "set-aside"\nsidecars = [".xmp", ".json"]'
+    return replace(variant, name=f"{variant.name}-with-sidecars", inbox=lines, sets_aside=True)
+
+
 @dataclass
 class Workspace:
     """A working folder with a tiny model, and a record of all that was dropped into its inbox."""
 
     root: Path
     dropped: list[Dropped] = field(default_factory=list)
+    sidecars: list[Dropped] = field(default_factory=list)
     variant: Variant = RENAMING
     mount: Path | None = None
 
@@ -121,7 +128,7 @@ class Workspace:
     def copy(self, root: Path) -> Workspace:
         """The same in another folder, as long as its inbox is empty; much faster than making one."""
         shutil.copytree(self.root, root, symlinks=True)
-        workspace = replace(self, root=root, dropped=list(self.dropped))
+        workspace = replace(self, root=root, dropped=list(self.dropped), sidecars=list(self.sidecars))
         if self.mount is not None:
             workspace.inbox.unlink()
             workspace._link_inbox(self.mount)
@@ -147,6 +154,14 @@ class Workspace:
     @property
     def database(self) -> Path:
         return self.root / "pigeonholed.db"
+
+    def drop_with(self, path: str, data: bytes, *endings: str) -> None:
+        """Put a picture into the inbox, its sidecars first; each ending follows the name, or with a `*` the stem."""
+        for ending in endings:
+            name = path + ending if not ending.startswith("*") else os.path.splitext(path)[0] + ending[1:]
+            if self.drop(name, f"about {path}{ending} {len(self.sidecars)}".encode()):
+                self.sidecars.append(self.dropped.pop())
+        self.drop(path, data)
 
     def drop(self, path: str, data: bytes, *, durable: bool = False) -> bool:
         """Put a file into the inbox under a name that is free, complete from the first moment; False if it is taken.
@@ -251,6 +266,7 @@ class Workspace:
             self.database,
             inbox_keeps=self.variant.inbox_keeps,
             sets_aside=self.variant.sets_aside,
+            sidecars=self.sidecars,
         )
 
 
@@ -349,10 +365,15 @@ def drop_twenty(workspace: Workspace, folder: str = "") -> None:
 
 
 def drop_twins(workspace: Workspace, folder: str = "") -> None:
-    """Pictures of the same bytes under several names, some of them in folders of their own, and two that are broken."""
+    """Pictures of the same bytes under several names, some of them in folders of their own, and two that are broken.
+
+    Some bring sidecars, where those travel.
+    """
+    travels = "sidecars" in workspace.variant.inbox
+    endings = [(".xmp", "*.json"), (".json",), ("*.xmp",), ()] if travels else [()] * 4
     for serial in range(4):
         data = picture(220, 60, 40, 1000 + serial // 2)
         for name in (f"{serial}-one.png", f"twins/{serial}-two.png"):
-            workspace.drop(f"{folder}{name}", data)
+            workspace.drop_with(f"{folder}{name}", data, *endings[serial])
     for name in ("bad.png", "worse.png"):
-        workspace.drop(f"{folder}{name}", b"\x89PNG\r\n\x1a\nbroken twice")
+        workspace.drop_with(f"{folder}{name}", b"\x89PNG\r\n\x1a\nbroken twice", *endings[0])

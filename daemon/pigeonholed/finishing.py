@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -19,14 +20,15 @@ from typing import TYPE_CHECKING
 import structlog
 
 from pigeonholed import beneath
+from pigeonholed.companions import beside, room_for
 from pigeonholed.custody import Renaming
-from pigeonholed.disk import is_folder, require_gone
+from pigeonholed.disk import is_folder, is_there, require_gone
 from pigeonholed.duplicates import Originals, compared, content_of
 from pigeonholed.images import Classified, Duplicate, Original, Placement, Status, Withdrawn, mtime_ns_of
 from pigeonholed.ledger import Plan
 from pigeonholed.log_lines import escaped
 from pigeonholed.paths import to_text
-from pigeonholed.placing import alternatives, clear_of_files, flattened, placement_of, sidecar_of
+from pigeonholed.placing import alternatives, clear_of_files, cut, flattened, placement_of, sidecar_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -43,6 +45,7 @@ log = structlog.get_logger()
 _LONGEST_PATH = 4095  # PATH_MAX without its final NUL
 _LONGEST_NUMBER = 16  # behind a name that is taken
 _LONGEST_EXPLANATION = 1 << 20
+_OTHER_NAME = frozenset({errno.EEXIST, errno.ENAMETOOLONG})
 _REFUSALS = frozenset({errno.EACCES, errno.EPERM, errno.EXDEV, errno.ELOOP})
 """A class folder that we may not write to or that leads to another mount: waited for, since a person can mend it."""
 
@@ -132,7 +135,21 @@ class Finisher:
         for plan in plans:
             self._touch(plan)
             self._touch_above(plan)
-        self._moved.extend(plans)
+            self._moved.append(self._caught_up(plan))
+
+    def _caught_up(self, plan: Plan) -> Plan:
+        """What travels with a picture follows it where a power cut has kept its move and undone theirs."""
+        output = self._deliveries[plan.arrival.file.inbox].output
+        for index, companion in enumerate(plan.arrival.companions):
+            places = alternatives(plan.beside[index], companion.key, lambda _path: False)
+            while is_there(output.work_path(companion)):
+                place = next(places)
+                if place != plan.beside[index]:
+                    plan = replace(plan, beside=(*plan.beside[:index], place, *plan.beside[index + 1 :]))
+                    self._ledger.plan([plan])
+                with suppress(FileExistsError), beneath.folder(output.root, os.path.dirname(place)) as folder:
+                    output.disk.rename_new(output.work_path(companion), os.path.basename(place), target_dir=folder)
+        return plan
 
     def _planned(self, handled: Sequence[Handled]) -> tuple[list[Plan], list[Withdrawn]]:
         plans: list[Plan] = []
@@ -153,7 +170,8 @@ class Finisher:
                 withdrawn.append(result)
                 continue
             plan = self._plan(result, promised)
-            promised.add((self._deliveries[plan.arrival.file.inbox].output.root, plan.destination))
+            root = self._deliveries[plan.arrival.file.inbox].output.root
+            promised.update((root, path) for path in (plan.destination, *plan.beside))
             plans.append(plan)
             if plan.stands:
                 known[content_of(result)] = Original(plan.arrival.id, to_text(plan.destination))
@@ -187,9 +205,10 @@ class Finisher:
     def _plan(self, outcome: Outcome, promised: set[tuple[str, str]]) -> Plan:
         delivery = self._deliveries[outcome.arrival.file.inbox]
         placement = placement_of(outcome)
+        arrival = outcome.arrival
         wanted = flattened(delivery.placer.destination(outcome), _room_below(delivery.output))
-        taken = self._taken(delivery.output, placement, promised)
-        destination = next(alternatives(wanted, outcome.arrival.key, taken))
+        taken = self._taken(delivery.output, placement, promised, arrival)
+        destination = _free(wanted, arrival, taken)
         prediction, reason, detail = None, None, None
         if isinstance(outcome, Classified):
             prediction, detail = outcome.prediction, _warning(outcome)
@@ -199,7 +218,7 @@ class Finisher:
         else:
             reason, detail = outcome.reason, outcome.detail
         return Plan(
-            outcome.arrival,
+            arrival,
             outcome.fingerprint,
             placement,
             destination,
@@ -209,13 +228,19 @@ class Finisher:
             outcome.width,
             outcome.height,
             delivery.sets_aside and isinstance(outcome, Classified),
+            _beside(destination, arrival),
         )
 
-    def _taken(self, output: Output, placement: Placement, promised: set[tuple[str, str]]) -> Callable[[str], bool]:
+    def _taken(
+        self, output: Output, placement: Placement, promised: set[tuple[str, str]], arrival: Arrival
+    ) -> Callable[[str], bool]:
         """Which names are in use as far as we can see; the move itself decides."""
 
+        def in_use(path: str) -> bool:
+            return (output.root, path) in promised or path in output.leaving or os.path.lexists(f"{output.root}/{path}")
+
         def taken(path: str) -> bool:
-            if (output.root, path) in promised or path in output.leaving or os.path.lexists(f"{output.root}/{path}"):
+            if in_use(path) or any(map(in_use, _beside(path, arrival))):
                 return True
             return placement is Placement.REJECTED and os.path.lexists(sidecar_of(f"{output.root}/{path}"))
 
@@ -228,7 +253,7 @@ class Finisher:
         for plan in plans:
             delivery = self._deliveries[plan.arrival.file.inbox]
             output = delivery.output
-            files.setdefault(output, []).append(output.work_path(plan.arrival))
+            files.setdefault(output, []).extend(map(output.work_path, (plan.arrival, *plan.arrival.companions)))
             changed = folders.setdefault(output, set())
             changed.update((output.private, output.batch_folder(plan.arrival.token)))
             if not delivery.custody.copies:  # a copy was recorded only after its original's claim was durable
@@ -251,8 +276,16 @@ class Finisher:
                     self._on_taken(plan)
                     refused.append(self._renamed(plan))
             if refused:
+                self._sync_companions(refused)
                 self._ledger.plan(refused)
             waiting = refused
+
+    def _sync_companions(self, plans: Sequence[Plan]) -> None:
+        """What went ahead of a picture and came back is back for certain, before its plan names another place."""
+        for plan in plans:
+            if plan.beside:
+                output = self._deliveries[plan.arrival.file.inbox].output
+                output.disk.sync([], [*self._folders.get(output, ()), output.batch_folder(plan.arrival.token)])
 
     def _renamed(self, plan: Plan) -> Plan:
         delivery = self._deliveries[plan.arrival.file.inbox]
@@ -265,8 +298,9 @@ class Finisher:
 
         # Only now is it worth a look whether a folder on the way is somebody's file, or a link that leads away.
         clear = clear_of_files(flattened(wanted, _room_below(output)), plan.arrival.key, is_file)
-        taken = self._taken(output, plan.placement, {(output.root, wanted)})
-        return replace(plan, destination=next(alternatives(clear, plan.arrival.key, taken)))
+        taken = self._taken(output, plan.placement, {(output.root, wanted)}, plan.arrival)
+        destination = _free(clear, plan.arrival, taken)
+        return replace(plan, destination=destination, beside=_beside(destination, plan.arrival))
 
     def _moves(self, plan: Plan) -> bool:
         """Move one file; False when its name is too long, or taken, or that of a folder on the way. Safe to repeat."""
@@ -299,12 +333,40 @@ class Finisher:
         if plan.placement is Placement.REJECTED and not self._explain(output, plan, folder, name):
             return False
         try:
+            if plan.beside:
+                self._move_companions(output, plan, folder)
             output.disk.rename_new(output.work_path(plan.arrival), name, target_dir=folder)
-        except FileExistsError:
+        except OSError as error:
+            if error.errno not in _OTHER_NAME:
+                raise
             if plan.placement is Placement.REJECTED:
                 os.unlink(sidecar_of(name), dir_fd=folder)
+            if plan.beside:
+                self._fetch_companions(output, plan, folder)
             return False
         return True
+
+    def _move_companions(self, output: Output, plan: Plan, folder: int) -> None:
+        """What travels with a picture goes ahead of it; safe to repeat.
+
+        Raises:
+            FileExistsError: a name is taken.
+        """
+        for companion, place in zip(plan.arrival.companions, plan.beside, strict=True):
+            work = output.work_path(companion)
+            if is_there(work):
+                output.disk.rename_new(work, os.path.basename(place), target_dir=folder)
+            elif not is_there(os.path.join(output.root, place)):
+                log.critical("sidecar_lost", inbox=companion.file.inbox, path=to_text(companion.file.path))
+
+    def _fetch_companions(self, output: Output, plan: Plan, folder: int) -> None:
+        """What went ahead waits with its picture again; what still does is what had no room."""
+        self._touch(plan)
+        for companion, place in zip(plan.arrival.companions, plan.beside, strict=True):
+            work = output.work_path(companion)
+            if not is_there(work):
+                with suppress(FileNotFoundError):
+                    output.disk.rename_new(os.path.basename(place), work, source_dir=folder)
 
     def _explain(self, output: Output, plan: Plan, folder: int, name: str) -> bool:
         """Put the reason beside where a rejected file will be; False when somebody else's file has that name."""
@@ -360,6 +422,7 @@ class Finisher:
         for item in withdrawn:
             if item.status is Status.VANISHED:
                 self._give_back(item.arrival)
+        self.give_back_companions([item.arrival for item in withdrawn])
         for status in (Status.VANISHED, Status.LOST):
             chosen = [item for item in withdrawn if item.status is status]
             for detail in {item.detail for item in chosen}:
@@ -368,6 +431,14 @@ class Finisher:
             self._deliveries[inbox].custody.forget()  # an original that stayed is to be taken again, as it is
         self._on_withdrawn(withdrawn)
         self._remove_folders(item.arrival for item in withdrawn)
+
+    def give_back_companions(self, arrivals: Sequence[Arrival]) -> None:
+        """What came with pictures that leave no result goes back to where it was."""
+        for arrival in arrivals:
+            output = self._deliveries[arrival.file.inbox].output
+            for companion in arrival.companions:
+                if is_there(output.work_path(companion)):
+                    self._give_back(companion)
 
     def _give_back(self, arrival: Arrival) -> None:
         delivery = self._deliveries[arrival.file.inbox]
@@ -389,6 +460,21 @@ class Finisher:
         done = {(self._deliveries[arrival.file.inbox].output, arrival.token) for arrival in arrivals}
         for output, token in done:
             output.remove_batch_folder(token)
+
+
+def _beside(destination: str, arrival: Arrival) -> tuple[str, ...]:
+    """Where the companions of an arrival go, if it goes to `destination`."""
+    if not arrival.companions:
+        return ()
+    return beside(destination, arrival.file.path, [companion.file.path for companion in arrival.companions])
+
+
+def _free(wanted: str, arrival: Arrival, taken: Callable[[str], bool]) -> str:
+    """The wanted name or another that is free, also for what travels with the file."""
+    if not arrival.companions:
+        return next(alternatives(wanted, arrival.key, taken))
+    room = room_for(arrival.file.path, [companion.file.path for companion in arrival.companions])
+    return next(alternatives(cut(wanted, room), arrival.key, taken, room))
 
 
 def _warning(outcome: Classified) -> str | None:

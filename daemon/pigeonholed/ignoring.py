@@ -49,10 +49,11 @@ class NameFilter:
     The filter is immutable but for a memory of the last folder, which is replaced as one value: threads may share it.
     """
 
-    __slots__ = ("_excluded_path", "_file", "_folder", "_include_name", "_include_path", "_last")
+    __slots__ = ("_excluded_path", "_file", "_folder", "_include_name", "_include_path", "_last", "exclude")
 
     def __init__(self, include: Iterable[str] = ("*",), exclude: Iterable[str] = ()) -> None:
-        names, paths = _split(exclude)
+        self.exclude = tuple(exclude)
+        names, paths = _split(self.exclude)
         folder_names = [name.removesuffix("/") for name in names]
         self._folder = _any_of([_HIDDEN, *SYSTEM_FOLDERS, *TEMPORARY_FOLDERS, *folder_names])
         self._file = _any_of([_HIDDEN, *SYSTEM_FILES, *TEMPORARY_FILES, *names], PARTIAL_SUFFIXES)

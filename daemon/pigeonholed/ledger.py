@@ -7,7 +7,7 @@ that one whose acknowledgement was lost can be repeated.
 from __future__ import annotations
 
 import errno
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -48,6 +48,7 @@ class Plan:
         width: pixels, where known.
         height: pixels, where known.
         stands: what comes later with the same bytes is its duplicate.
+        beside: where the companions of the arrival go, in their order.
     """
 
     arrival: Arrival
@@ -60,6 +61,7 @@ class Plan:
     width: int | None = None
     height: int | None = None
     stands: bool = False
+    beside: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +106,14 @@ class Hold:
 
 
 @dataclass(frozen=True, slots=True)
+class Companion:
+    """A file that was filed with a picture: where it came from, and where it is now."""
+
+    path: str
+    destination: str
+
+
+@dataclass(frozen=True, slots=True)
 class Filed:
     """A result, as far as putting its file back asks for it; `hold` says where it came from."""
 
@@ -115,6 +125,7 @@ class Filed:
     arrival: str
     reason: str | None
     detail: str | None
+    companions: tuple[Companion, ...] = ()
 
 
 class Ledger:
@@ -163,7 +174,18 @@ class Ledger:
             }
             for arrival in arrivals
         ]
-        self._writer.write([Change(self._steps.claim, rows)])
+        companions = [
+            {
+                "image_id": companion.id,
+                "part": companion.part,
+                "source_path": to_text(companion.file.path),
+                "size_bytes": companion.file.size,
+                "mtime_ns": companion.file.mtime_ns,
+            }
+            for arrival in arrivals
+            for companion in arrival.companions
+        ]
+        self._writer.write([Change(self._steps.claim, rows), Change(self._steps.companion, companions)])
 
     def ingest(self, copies: Sequence[Copy]) -> None:
         """Record that private copies are durable: their originals may go."""
@@ -172,12 +194,14 @@ class Ledger:
                 "b_id": copy.arrival.id,
                 "b_token": copy.arrival.token,
                 "b_status": Status.INGESTED.value,
+                "b_part": copy.arrival.part,
                 "b_sha256": copy.fingerprint.sha256,
                 "b_size_bytes": copy.fingerprint.size,
                 "b_mtime_ns": copy.fingerprint.mtime_ns,
             }
             for copy in copies
         ]
+        pictures, companions = ([row for row in rows if bool(row["b_part"]) is is_part] for is_part in (False, True))
         staying = [
             _copied_row(
                 copy.arrival.file.inbox,
@@ -185,9 +209,15 @@ class Ledger:
                 Copied(copy.original, copy.fingerprint.sha256, copy.arrival.id),
             )
             for copy in copies
-            if copy.original is not None and copy.fingerprint.sha256 is not None
+            if copy.original is not None and copy.fingerprint.sha256 is not None and not copy.arrival.part
         ]
-        self._writer.write([Change(self._steps.ingest, rows), Change(self._steps.remember, staying)])
+        self._writer.write(
+            [
+                Change(self._steps.ingest, pictures),
+                Change(self._steps.companion_copied, companions),
+                Change(self._steps.remember, staying),
+            ]
+        )
 
     def copied(self, inbox: str, paths: Sequence[str]) -> dict[str, Copied]:
         """What is remembered of files that were copied and stayed, by path.
@@ -220,6 +250,7 @@ class Ledger:
                 Change(self._steps.plan, [_plan_row(plan, now) for plan in plans]),
                 Change(self._steps.predict, [row for plan in plans for row in _prediction_rows(plan)]),
                 Change(self._steps.content, [_content_row(plan) for plan in plans if plan.stands]),
+                Change(self._steps.companion_planned, [row for plan in plans for row in _beside_rows(plan)]),
             ]
         )
 
@@ -298,15 +329,21 @@ class Ledger:
         columns = tables.images.c
         query = sa.select(tables.images).where(columns.status.in_(_IN_FLIGHT)).order_by(columns.id)
         with self._engine.connect() as connection:
-            return [_in_flight(row, seen_s) for row in connection.execute(query)]
+            rows = connection.execute(query).all()
+            companions = _companions(connection, [row.id for row in rows])
+        return [_in_flight(row, seen_s, companions.get(row.id, ())) for row in rows]
 
     def arrivals(self, ids: Sequence[int]) -> list[tuple[Arrival, Status]]:
         """Arrivals by their ids, and how far they have come; those that nobody knows are left out."""
         found: list[tuple[Arrival, Status]] = []
         with self._engine.connect() as connection:
+            companions = _companions(connection, ids)
             for start in range(0, len(ids), _MANY):
                 query = sa.select(tables.images).where(tables.images.c.id.in_(ids[start : start + _MANY]))
-                found += [(_arrival(row, 0.0), Status(row.status)) for row in connection.execute(query)]
+                found += [
+                    (_arrival(row, 0.0, companions.get(row.id, ())), Status(row.status))
+                    for row in connection.execute(query)
+                ]
         return found
 
     def filed(
@@ -330,8 +367,7 @@ class Ledger:
             query = query.where(columns.filed_at >= since)
         if last is not None:
             query = query.limit(last)
-        with self._engine.connect() as connection:
-            return [_filed(row) for row in connection.execute(query)]
+        return self._all_filed(query)
 
     def begin_return(self, files: Sequence[Filed], *, hold: bool) -> None:
         """Record that files are about to be put back."""
@@ -376,8 +412,13 @@ class Ledger:
             .join(tables.holds, columns.image_id == tables.images.c.id)
             .where(columns.state.in_([HoldState.RETURNING.value, HoldState.RETRYING.value]))
         )
+        return self._all_filed(query)
+
+    def _all_filed(self, query: sa.Select[Any]) -> list[Filed]:
         with self._engine.connect() as connection:
-            return [_filed(row) for row in connection.execute(query)]
+            rows = connection.execute(query).all()
+            companions = _companions(connection, [row.id for row in rows])
+        return [_filed(row, companions.get(row.id, ())) for row in rows]
 
     def holds(self) -> list[Hold]:
         """The files that are passed over, or are about to be."""
@@ -457,7 +498,27 @@ def _prediction_rows(plan: Plan) -> list[dict[str, Any]]:
     ]
 
 
-def _filed(row: Any) -> Filed:
+def _beside_rows(plan: Plan) -> list[dict[str, Any]]:
+    return [
+        {"b_id": companion.id, "b_part": companion.part, "b_destination": to_text(place)}
+        for companion, place in zip(plan.arrival.companions, plan.beside, strict=True)
+    ]
+
+
+def _companions(connection: sa.Connection, ids: Sequence[int]) -> dict[int, list[Any]]:
+    """The rows of companions, by the ids of their pictures; one look where no picture ever had any."""
+    found: dict[int, list[Any]] = {}
+    columns = tables.sidecars.c
+    if not connection.scalar(sa.select(sa.exists().select_from(tables.sidecars))):
+        return found
+    for start in range(0, len(ids), _MANY):
+        query = sa.select(tables.sidecars).where(columns.image_id.in_(ids[start : start + _MANY]))
+        for row in connection.execute(query.order_by(columns.image_id, columns.part)):
+            found.setdefault(row.image_id, []).append(row)
+    return found
+
+
+def _filed(row: Any, companions: Sequence[Any]) -> Filed:
     hold = Hold(row.inbox, from_text(row.source_path), row.size_bytes, row.mtime_ns)
     return Filed(
         row.id,
@@ -468,18 +529,34 @@ def _filed(row: Any) -> Filed:
         row.arrival,
         row.reason,
         row.detail,
+        tuple(
+            Companion(from_text(part.source_path), from_text(part.destination))
+            for part in companions
+            if part.destination is not None
+        ),
     )
 
 
-def _arrival(row: Any, seen_s: float) -> Arrival:
+def _arrival(row: Any, seen_s: float, companions: Sequence[Any]) -> Arrival:
     file = ImageFile(row.inbox, from_text(row.source_path), row.size_bytes, row.mtime_ns)
-    return Arrival(row.id, file, row.arrival, row.token, seen_s, row.deaths)
+    arrival = Arrival(row.id, file, row.arrival, row.token, seen_s, row.deaths)
+    return arrival.with_companions(
+        (
+            part.part,
+            ImageFile(row.inbox, from_text(part.source_path), part.size_bytes, part.mtime_ns),
+            part.sha256 is not None,
+        )
+        for part in companions
+    )
 
 
-def _in_flight(row: Any, seen_s: float) -> InFlight:
-    arrival = _arrival(row, seen_s)
-    if row.status == Status.PLANNED:
-        return InFlight(arrival, row.attempts, _plan_of(row, arrival))
+def _in_flight(row: Any, seen_s: float, companions: Sequence[Any]) -> InFlight:
+    if row.status == Status.PLANNED:  # what was not taken by then has never come along
+        companions = [part for part in companions if part.destination is not None]
+        arrival = _arrival(row, seen_s, companions)
+        beside = tuple(from_text(part.destination) for part in companions)
+        return InFlight(arrival, row.attempts, replace(_plan_of(row, arrival), beside=beside))
+    arrival = _arrival(row, seen_s, companions)
     copied = Fingerprint(row.sha256, row.size_bytes, row.mtime_ns) if row.status == Status.INGESTED else None
     return InFlight(arrival, row.attempts, None, copied)
 

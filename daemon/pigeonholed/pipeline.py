@@ -387,7 +387,15 @@ def watch_of(
     passes_over: Callable[[str, int, int], bool] = lambda _path, _size, _mtime_ns: False,
 ) -> Watch:
     """An inbox, watched by its rules."""
-    rules = Rules(inbox.name, str(inbox.path), inbox.settle_s, inbox.incomplete_s, inbox.rescan_s, inbox.recursive)
+    rules = Rules(
+        inbox.name,
+        str(inbox.path),
+        inbox.settle_s,
+        inbox.incomplete_s,
+        inbox.rescan_s,
+        inbox.recursive,
+        inbox.sidecars,
+    )
     return Watch(rules, NameFilter(inbox.include, inbox.exclude), now_ns, passes_over=passes_over)
 
 

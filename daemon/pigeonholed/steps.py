@@ -105,6 +105,17 @@ class Steps:
         )
         self.forget = prepared(sa.delete(tables.copied).where(tables.copied.c.image_id == sa.bindparam("b_id")))
         self._prepare_contents(insert, dialect)
+        sidecars = tables.sidecars
+        part = sa.and_(sidecars.c.image_id == sa.bindparam("b_id"), sidecars.c.part == sa.bindparam("b_part"))
+        self.companion = inserted(sidecars, "image_id", "part", "source_path", "size_bytes", "mtime_ns")
+        self.companion_copied = prepared(
+            sa.update(sidecars)
+            .where(part)
+            .values({name: sa.bindparam(f"b_{name}") for name in ("sha256", "size_bytes", "mtime_ns")})
+        )
+        self.companion_planned = prepared(
+            sa.update(sidecars).where(part).values(destination=sa.bindparam("b_destination"))
+        )
         self.attempt = prepared(sa.update(images).where(this).values(attempts=images.c.attempts + 1))
         # A number, not one more: said again after a lost acknowledgement, it is the same.
         self.deaths = prepared(sa.update(images).where(this).values(deaths=sa.bindparam("b_deaths")))

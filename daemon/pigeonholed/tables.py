@@ -119,6 +119,20 @@ reviews = Table(
     Column("reviewer", Text),
 )
 
+# Files that travel with a picture. Only a copy that is durable has a hash; what was never taken has no destination.
+sidecars = Table(
+    "sidecars",
+    metadata,
+    Column("image_id", ForeignKey("images.id", ondelete="CASCADE"), primary_key=True, autoincrement=False),
+    Column("part", Integer, primary_key=True, autoincrement=False),
+    Column("source_path", Text, nullable=False),
+    Column("size_bytes", BigInteger, nullable=False),
+    Column("mtime_ns", BigInteger, nullable=False),
+    Column("sha256", String(64)),
+    Column("destination", Text),
+    sqlite_with_rowid=False,
+)
+
 # Files that were put back, or are being put back: the intent is durable before anything moves. The daemon passes over
 # a held file until it changes or is released; `retrying` ones are only remembered until they are back.
 holds = Table(

@@ -17,17 +17,17 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from pigeonholed.companions import candidates, is_companion
 from pigeonholed.disk import is_written_to
 from pigeonholed.formats import end_is_missing
 from pigeonholed.hints import Hints
+from pigeonholed.ignoring import NameFilter
 from pigeonholed.images import ImageFile, mtime_ns_of
 from pigeonholed.metrics import Ineligible
 from pigeonholed.settling import Marks, Signature, Window
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-
-    from pigeonholed.ignoring import NameFilter
 
 _PEEK_BYTES = 64
 _PAGE_BYTES = 4096
@@ -42,7 +42,7 @@ _LEFT = {
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """How an inbox is watched; times in seconds."""
+    """How an inbox is watched; times in seconds, `sidecars` in small letters."""
 
     name: str
     root: str
@@ -50,6 +50,7 @@ class Rules:
     incomplete_s: float
     rescan_s: float
     recursive: bool
+    sidecars: tuple[str, ...] = ()
 
 
 class Watch:
@@ -78,6 +79,7 @@ class Watch:
         self.rules = rules
         self.hints = Hints()
         self.window = Window()
+        self._beside = Window()  # sidecars: nobody waits for these but their pictures
         self.marks = Marks(rules.settle_s)
         self.available = True
         self.ineligible: dict[Ineligible, int] = dict.fromkeys(Ineligible, 0)
@@ -85,6 +87,7 @@ class Watch:
         self.recovered = 0
         self._announced = True
         self._names = names
+        self._stays = NameFilter(exclude=names.exclude).ignores  # `include` speaks of pictures
         self._fs_time_ns = fs_time_ns
         self._passes_over = passes_over
         self._stopwatch = stopwatch
@@ -171,7 +174,7 @@ class Watch:
     def _passed_over(self, path: str) -> bool:
         """Whether a hinted path is one that a scan would not come by."""
         folders = path.split("/")[:-1]
-        if folders and not self.rules.recursive:
+        if (folders and not self.rules.recursive) or is_companion(path, self.rules.sidecars):
             return True
         return self._names.ignores(path) or any(self._names.prunes(folder) for folder in folders)
 
@@ -195,6 +198,8 @@ class Watch:
                     if entry.is_dir(follow_symlinks=False):
                         if self.rules.recursive and not self._names.prunes(entry.name):
                             folders.append(path)
+                    elif is_companion(path, self.rules.sidecars):
+                        self._counting[Ineligible.SIDECAR] += 1
                     elif self._names.ignores(path):
                         self._counting[Ineligible.EXCLUDED] += 1
                     else:
@@ -208,6 +213,7 @@ class Watch:
         except OSError as error:
             self._count_left(error)
             self.window.forget(path)
+            self._forget_companions(path)
             return None
         if not stat.S_ISREG(status.st_mode):
             self.window.forget(path)
@@ -223,12 +229,52 @@ class Watch:
             if unchanged_s < self.rules.settle_s:
                 self._look_again(path, now_s + self.rules.settle_s - unchanged_s)
                 return None
-        if not self._whole(path, full_path, signature, now_s):
+        whole = self._whole(path, full_path, signature, now_s)
+        companions = self._companions(path, signature, now_s) if whole else None
+        if companions is None:
             return None
         announced = self.window.was_announced(path)
         self.recovered += not (self._announced if announced is None else announced)
         self.window.forget(path)
-        return ImageFile(self.rules.name, path, signature.size, signature.mtime_ns)
+        return ImageFile(self.rules.name, path, signature.size, signature.mtime_ns, companions)
+
+    def _companions(self, path: str, signature: Signature, now_s: float) -> tuple[ImageFile, ...] | None:
+        """What is to travel with a complete picture; None while some of that still changes and may be waited for."""
+        found: list[ImageFile] = []
+        for beside in candidates(path, self.rules.sidecars):
+            with contextlib.suppress(OSError):  # it is not there, or cannot be read and stays
+                full_path = os.path.join(self.rules.root, beside)
+                status = os.lstat(full_path)
+                if not stat.S_ISREG(status.st_mode) or self._stays(beside):
+                    continue
+                changed = Signature.of(status)
+                if (wait_s := self._changes_for_s(beside, full_path, changed, now_s)) == 0:
+                    found.append(ImageFile(self.rules.name, beside, changed.size, changed.mtime_ns))
+                    continue
+                waited_s = self.window.unchanged_s(path, signature, now_s, announced=self._announced)
+                if waited_s < self.rules.settle_s + self.rules.incomplete_s:
+                    self._look_again(path, now_s + wait_s)
+                    return None
+        self._forget_companions(path)
+        return tuple(found)
+
+    def _changes_for_s(self, path: str, full_path: str, signature: Signature, now_s: float) -> float:
+        """In how many seconds a file beside a picture may be complete; 0 where it is.
+
+        Raises:
+            OSError: it cannot be read.
+        """
+        if self.rules.settle_s > 0 and not self.marks.settled(signature.ctime_ns, now_s):
+            unchanged_s = self._beside.unchanged_s(path, signature, now_s, announced=True)
+            if unchanged_s < self.rules.settle_s:
+                return self.rules.settle_s - unchanged_s
+        lately = self.marks.age_s(signature.ctime_ns, now_s) < self.rules.settle_s + _WRITERS_PAUSE_AT_MOST_S
+        _head, _tail, written_to = _peek(full_path, signature.size, ask_for_writers=lately)
+        return _WRITER_PAUSE_S if written_to else 0.0
+
+    def _forget_companions(self, path: str) -> None:
+        for beside in candidates(path, self.rules.sidecars):
+            self._beside.forget(beside)
 
     def _whole(self, path: str, full_path: str, signature: Signature, now_s: float) -> bool:
         """Whether the file can be read, its end is there and nobody writes; or it has been waited for long enough."""

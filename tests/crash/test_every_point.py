@@ -16,7 +16,7 @@ import pytest
 
 from faults import FAULT, Fault
 from forking import Forker, forking
-from running import SETTING_ASIDE, VARIANTS, Workspace, drop_twenty, drop_twins, environment, working
+from running import HOSTILE, RENAMING, VARIANTS, Workspace, accompanied, drop_twenty, drop_twins, environment, working
 
 SOAK = "PIGEONHOLED_TEST_SOAK" in os.environ
 FIRST, _, LAST = os.environ.get("PIGEONHOLED_TEST_POINTS", "1-9999").partition("-")
@@ -29,7 +29,9 @@ def forker() -> Iterator[Forker]:
         yield forker
 
 
-@pytest.fixture(scope="module", params=(*VARIANTS, SETTING_ASIDE), ids=str)
+@pytest.fixture(
+    scope="module", params=(*VARIANTS, *map(accompanied, VARIANTS if SOAK else (RENAMING, HOSTILE))), ids=str
+)
 def mould(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspace]:
     """What each kill starts from: an empty inbox and a model, no database yet."""
     # Small batches, so that turns overlap as they do under load.
