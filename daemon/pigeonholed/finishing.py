@@ -259,9 +259,12 @@ class Finisher:
             if not delivery.custody.copies:  # a copy was recorded only after its original's claim was durable
                 changed.add(os.path.dirname(os.path.join(delivery.inbox, plan.arrival.file.path)))
         for output in files.keys() | folders.keys():
-            output.disk.sync(files.get(output, []), folders.get(output, set()))
-            while self._reach(output):  # it was away, so its names may have led nowhere
-                output.disk.sync(files.get(output, []), folders.get(output, set()))
+            self._make_durable(output, files.get(output, []), folders.get(output, set()))
+
+    def _make_durable(self, output: Output, files: Sequence[str], folders: set[str]) -> None:
+        output.disk.sync(files, folders)
+        while self._reach(output):  # it was away, so its names may have led nowhere
+            output.disk.sync(files, folders)
 
     def _move(self, plans: Sequence[Plan]) -> None:
         """Move planned files; where an outsider took the name in between, plan another name and go on."""
@@ -285,7 +288,7 @@ class Finisher:
         for plan in plans:
             if plan.beside:
                 output = self._deliveries[plan.arrival.file.inbox].output
-                output.disk.sync([], [*self._folders.get(output, ()), output.batch_folder(plan.arrival.token)])
+                self._make_durable(output, [], self._folders.get(output, set()))
 
     def _renamed(self, plan: Plan) -> Plan:
         delivery = self._deliveries[plan.arrival.file.inbox]

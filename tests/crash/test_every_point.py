@@ -55,8 +55,10 @@ def _calls(forker: Forker, workspace: Workspace) -> list[str]:
     return ended.calls
 
 
-def _chosen(calls: Sequence[str]) -> list[Fault]:
-    """A kill before the first, the middle and the last call of each kind."""
+def _chosen(calls: Sequence[str], *, travels: bool) -> list[Fault]:
+    """A kill before the first, the middle and the last call of each kind; where sidecars travel, of those for them."""
+    if travels:
+        calls = [site for site in calls if any(word in site for word in ("companion", "sidecars", "contents"))]
     return [
         Fault("kill", site=site, first=number)
         for site, count in Counter(calls).items()
@@ -85,7 +87,8 @@ def _judged(forker: Forker, workspace: Workspace, faults: Sequence[Fault]) -> li
 def test_killed_at_calls_of_every_kind_nothing_is_lost_or_twice(
     mould: Workspace, forker: Forker, tmp_path: Path
 ) -> None:
-    kills = _chosen(_calls(forker, mould.copy(tmp_path / "calls")))
+    travels = mould.variant.sets_aside
+    kills = _chosen(_calls(forker, mould.copy(tmp_path / "calls")), travels=travels)
     killed = 0
     for start in range(0, len(kills), _TOGETHER):
         workspace = mould.copy(tmp_path / str(start))
@@ -95,7 +98,7 @@ def test_killed_at_calls_of_every_kind_nothing_is_lost_or_twice(
             killed += _killed(forker, workspace, fault)
         assert _judged(forker, workspace, together) == []
     print(f"{killed} kills at {len({fault.site for fault in kills})} kinds of calls")
-    assert killed > 0.8 * len(kills) > 20
+    assert killed > 0.8 * len(kills) > (4 if travels else 20)
 
 
 @pytest.mark.slow

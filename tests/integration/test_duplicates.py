@@ -421,8 +421,8 @@ def test_dry_run_tells_twins_of_one_look_apart_without_a_database(tmp_path: Path
     said = workspace.run("run", "--dry-run")
     assert said.returncode == 0, said.stderr
     assert sorted(line.rpartition(" (")[2].split()[0].rstrip(")") for line in said.stdout.splitlines()) == [
-        "duplicate",
         "cat",
+        "duplicate",
     ]
 
 
