@@ -49,11 +49,10 @@ class NameFilter:
     The filter is immutable but for a memory of the last folder, which is replaced as one value: threads may share it.
     """
 
-    __slots__ = ("_excluded_path", "_file", "_folder", "_include_name", "_include_path", "_last", "exclude")
+    __slots__ = ("_excluded_path", "_file", "_folder", "_include_name", "_include_path", "_last")
 
     def __init__(self, include: Iterable[str] = ("*",), exclude: Iterable[str] = ()) -> None:
-        self.exclude = tuple(exclude)
-        names, paths = _split(self.exclude)
+        names, paths = _split(exclude)
         folder_names = [name.removesuffix("/") for name in names]
         self._folder = _any_of([_HIDDEN, *SYSTEM_FOLDERS, *TEMPORARY_FOLDERS, *folder_names])
         self._file = _any_of([_HIDDEN, *SYSTEM_FILES, *TEMPORARY_FILES, *names], PARTIAL_SUFFIXES)
@@ -66,6 +65,14 @@ class NameFilter:
 
     def ignores(self, relative_path: str) -> bool:
         """Whether the file at this path, relative to the inbox, is to be left alone."""
+        if self.excludes(relative_path):
+            return True
+        if self._include_name is None or self._include_name(relative_path.rpartition("/")[2]):
+            return False
+        return not (self._include_path and self._include_path(relative_path))
+
+    def excludes(self, relative_path: str) -> bool:
+        """The same, whatever `include` says: that speaks of pictures."""
         folder, _, name = relative_path.rpartition("/")
         known, ignored = self._last
         if folder != known:
@@ -73,11 +80,7 @@ class NameFilter:
             self._last = (folder, ignored)
         if ignored or self._file(name):
             return True
-        if self._excluded_path and self._excluded_path(relative_path):
-            return True
-        if self._include_name is None or self._include_name(name):
-            return False
-        return not (self._include_path and self._include_path(relative_path))
+        return self._excluded_path is not None and self._excluded_path(relative_path) is not None
 
     def prunes(self, folder_name: str) -> bool:
         """Whether nothing in a folder of this name, wherever it is, is to be looked at."""

@@ -17,17 +17,18 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pigeonholed.companions import candidates, is_companion
+from pigeonholed.companions import Company, is_companion
 from pigeonholed.disk import is_written_to
 from pigeonholed.formats import end_is_missing
 from pigeonholed.hints import Hints
-from pigeonholed.ignoring import NameFilter
 from pigeonholed.images import ImageFile, mtime_ns_of
 from pigeonholed.metrics import Ineligible
 from pigeonholed.settling import Marks, Signature, Window
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from pigeonholed.ignoring import NameFilter
 
 _PEEK_BYTES = 64
 _PAGE_BYTES = 4096
@@ -79,7 +80,6 @@ class Watch:
         self.rules = rules
         self.hints = Hints()
         self.window = Window()
-        self._beside = Window()  # sidecars: nobody waits for these but their pictures
         self.marks = Marks(rules.settle_s)
         self.available = True
         self.ineligible: dict[Ineligible, int] = dict.fromkeys(Ineligible, 0)
@@ -87,7 +87,7 @@ class Watch:
         self.recovered = 0
         self._announced = True
         self._names = names
-        self._stays = NameFilter(exclude=names.exclude).ignores  # `include` speaks of pictures
+        self._company = Company(rules.name, rules.root, rules.sidecars, self.marks, self._is_open, names)
         self._fs_time_ns = fs_time_ns
         self._passes_over = passes_over
         self._stopwatch = stopwatch
@@ -213,7 +213,7 @@ class Watch:
         except OSError as error:
             self._count_left(error)
             self.window.forget(path)
-            self._forget_companions(path)
+            self._company.forget(path)
             return None
         if not stat.S_ISREG(status.st_mode):
             self.window.forget(path)
@@ -240,41 +240,19 @@ class Watch:
 
     def _companions(self, path: str, signature: Signature, now_s: float) -> tuple[ImageFile, ...] | None:
         """What is to travel with a complete picture; None while some of that still changes and may be waited for."""
-        found: list[ImageFile] = []
-        for beside in candidates(path, self.rules.sidecars):
-            with contextlib.suppress(OSError):  # it is not there, or cannot be read and stays
-                full_path = os.path.join(self.rules.root, beside)
-                status = os.lstat(full_path)
-                if not stat.S_ISREG(status.st_mode) or self._stays(beside):
-                    continue
-                changed = Signature.of(status)
-                if (wait_s := self._changes_for_s(beside, full_path, changed, now_s)) == 0:
-                    found.append(ImageFile(self.rules.name, beside, changed.size, changed.mtime_ns))
-                    continue
-                waited_s = self.window.unchanged_s(path, signature, now_s, announced=self._announced)
-                if waited_s < self.rules.settle_s + self.rules.incomplete_s:
-                    self._look_again(path, now_s + wait_s)
-                    return None
-        self._forget_companions(path)
-        return tuple(found)
+        found, wait_s = self._company.beside(path, now_s)
+        if wait_s > 0:
+            waited_s = self.window.unchanged_s(path, signature, now_s, announced=self._announced)
+            if waited_s < self.rules.settle_s + self.rules.incomplete_s:
+                self._look_again(path, now_s + wait_s)
+                return None
+        self._company.forget(path)
+        return found
 
-    def _changes_for_s(self, path: str, full_path: str, signature: Signature, now_s: float) -> float:
-        """In how many seconds a file beside a picture may be complete; 0 where it is.
-
-        Raises:
-            OSError: it cannot be read.
-        """
-        if self.rules.settle_s > 0 and not self.marks.settled(signature.ctime_ns, now_s):
-            unchanged_s = self._beside.unchanged_s(path, signature, now_s, announced=True)
-            if unchanged_s < self.rules.settle_s:
-                return self.rules.settle_s - unchanged_s
+    def _is_open(self, path: str, signature: Signature, now_s: float) -> bool:
+        """Whether somebody is known to write to a file that was changed lately."""
         lately = self.marks.age_s(signature.ctime_ns, now_s) < self.rules.settle_s + _WRITERS_PAUSE_AT_MOST_S
-        _head, _tail, written_to = _peek(full_path, signature.size, ask_for_writers=lately)
-        return _WRITER_PAUSE_S if written_to else 0.0
-
-    def _forget_companions(self, path: str) -> None:
-        for beside in candidates(path, self.rules.sidecars):
-            self._beside.forget(beside)
+        return _peek(path, signature.size, ask_for_writers=lately)[2]
 
     def _whole(self, path: str, full_path: str, signature: Signature, now_s: float) -> bool:
         """Whether the file can be read, its end is there and nobody writes; or it has been waited for long enough."""

@@ -40,16 +40,13 @@ _LOOK_EVERY_S = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """What the engine knows of an inbox: where its claimed files wait, what is asked of them, and which lane.
-
-    With `sets_aside`, pictures whose bytes are filed already are not shown to a model.
-    """
+    """What the engine knows of an inbox: where its claimed files wait, what is asked of them, and which lane."""
 
     output: Output
     demand: Demand
     lane: Lane
     policy: Policy
-    sets_aside: bool = False
+    sets_aside: bool = False  # what has the bytes of a filed picture is not shown to a model
 
 
 class Flow:
@@ -132,8 +129,7 @@ class LocalEngine:
         self._sizes = sizes
         self._patience = patience
         self._metrics = metrics
-        asking = [inbox for inbox, route in routes.items() if route.sets_aside]
-        self._originals = Originals(asking, ledger, patience, "decode")
+        self._originals = Originals([it for it in routes if routes[it].sets_aside], ledger, patience, "decode")
         self._files: Channel[Arrival] = Channel(sizes.max_batch_size * 4)
         self._outcomes: Channel[Handled] = Channel(sizes.max_batch_size * 4)
         self._lanes = list({id(route.lane): route.lane for route in routes.values()}.values())
