@@ -78,6 +78,8 @@ def audit(
     top_k: int | None = None,
     rows_only: bool = False,
     looked_at: Collection[bytes] = (),
+    sets_aside: bool = False,
+    sidecars: Sequence[Dropped] = (),
 ) -> list[str]:
     """Check everything; each finding is a sentence, and none means that all is well.
 
@@ -94,6 +96,8 @@ def audit(
         top_k: how many predictions a row has at most; None for any.
         rows_only: `action = none`: the files are in the inbox, unchanged, and no file of theirs is in the output.
         looked_at: paths of which the same is true, where others were filed: the inbox had several actions.
+        sidecars: files that travel with pictures, each dropped before its own.
+        sets_aside: `duplicates = set-aside` from the first file on: equal pictures of an inbox are filed once.
     """
     try:
         tables = _read_database(os.fspath(database))
@@ -108,7 +112,11 @@ def audit(
     if not rows_only or os.path.lexists(os.path.join(os.fsencode(output), WORK_FOLDER)):
         findings += _check_work_folder(os.fsencode(output))
     kept = dropped if inbox_keeps or rows_only else [item for item in dropped if item.path in looked_at]
-    findings += _check_inboxes([os.fsencode(inbox) for inbox in inboxes], dropped, kept, set(stays))
+    if inbox_keeps:
+        kept = [*kept, *sidecars]
+    everything = [*dropped, *sidecars]
+    findings += _check_inboxes([os.fsencode(inbox) for inbox in inboxes], everything, kept, set(stays))
+    findings += _take_sidecars(sidecars, filed, disk)
     for row in filed:
         findings += _check_row(row, set(poison), id(row) in stay)
         findings += _check_place(row, default_template)
@@ -120,6 +128,8 @@ def audit(
     findings += _check_contents(moved, disk, filed)
     findings += _check_predictions(tables, rows, top_k)
     findings += _check_models(tables["models"], filed)
+    if sets_aside:
+        findings += _check_duplicates(rows, filed)
     return findings
 
 
@@ -536,6 +546,50 @@ def _check_models(models: Sequence[Row], filed: Sequence[Row]) -> Iterator[str]:
             yield f"{_name(row)}: the model {row['model']} {row['model_version']} knows no label {row['label']!r}"
 
 
+def _take_sidecars(sidecars: Sequence[Dropped], filed: Sequence[Row], disk: dict[bytes, OnDisk]) -> Iterator[str]:
+    """Each is beside a picture that it may belong to, under the name that this got; then it is taken out of `disk`."""
+    by_folder: dict[bytes, list[tuple[bytes, bytes]]] = {}
+    for row in filed:
+        source, destination = _path(row, "source_path"), _path(row, "destination")
+        if source is not None and destination is not None:
+            by_folder.setdefault(os.path.dirname(source), []).append((source, destination))
+    for item in sidecars:
+        for source, destination in by_folder.get(os.path.dirname(item.path), ()):
+            place = _place_of_sidecar(item.path, source, destination)
+            if place in disk and disk[place].sha256 == item.sha256:
+                del disk[place]
+                break
+        else:
+            yield f"lost: the sidecar {escape(item.path)} is beside none of its pictures"
+
+
+def _place_of_sidecar(sidecar: bytes, source: bytes, destination: bytes) -> bytes | None:
+    """Where it should be, if it belongs to the picture that came from `source`."""
+    if sidecar.startswith(source + b"."):
+        return destination + sidecar[len(source) :]
+    stem, new_stem = os.path.splitext(source)[0], os.path.splitext(destination)[0]
+    return new_stem + sidecar[len(stem) :] if sidecar.startswith(stem + b".") else None
+
+
+def _check_duplicates(rows: Sequence[Row], filed: Sequence[Row]) -> Iterator[str]:
+    """Of equal pictures one is filed by what it shows, and each other names one that is, or was until it was undone."""
+    known = {row["id"]: row for row in rows}
+    standing: dict[tuple[str, str], Row] = {}
+    for row in filed:
+        if row["outcome"] in {"sorted", "unsure"}:
+            if (first := standing.setdefault((row["inbox"], row["sha256"]), row)) is not row:
+                yield f"{_name(row)} has the same bytes as row {first['id']}, and neither is set aside"
+        elif row["outcome"] == "duplicate":
+            named = re.search(r"image (\d+)\b", row["detail"] or "")
+            original = known.get(int(named[1])) if named else None
+            if original is None or (original["inbox"], original["sha256"]) != (row["inbox"], row["sha256"]):
+                yield f"{_name(row)} does not name the image that it equals: {row['detail']!r}"
+            elif original["status"] not in {"filed", "returned"} or original["outcome"] not in {"sorted", "unsure"}:
+                yield f"{_name(row)} is set aside for row {original['id']}, which is not filed by what it shows"
+            elif original["status"] == "filed" and str(original["destination"]) not in row["detail"]:
+                yield f"{_name(row)} does not say where image {original['id']} is: {row['detail']!r}"
+
+
 # -- accuracy ---------------------------------------------------------------------------------------------------------
 
 
@@ -618,6 +672,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         poison=[unescape(path) for path in options.poison],
         top_k=options.top_k,
         rows_only=options.rows_only,
+        sets_aside=options.set_aside,
     )
     if options.accuracy and not any(finding.startswith("database:") for finding in findings):
         measured = accuracy(dropped, options.database)
@@ -651,6 +706,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--any-template", action="store_true", help="the inbox has a template of its own")
     parser.add_argument("--poison", action="append", default=[], help="path of a file that may be called poison")
     parser.add_argument("--top-k", type=int, help="how many predictions a row has at most")
+    parser.add_argument("--set-aside", action="store_true", help="the inbox has always set duplicates aside")
     parser.add_argument("--accuracy", action="store_true", help="also compare with the truth of the manifest")
     parser.add_argument("--min-right", type=float, default=0.0, help="with --accuracy: share that must be right")
     parser.add_argument("--max-unsure", type=float, default=1.0, help="with --accuracy: share that may be unsure")

@@ -112,9 +112,9 @@ class Scraped:
             }
         )
 
-    def total(self, name: str) -> int:
-        """The sum over all labels; fails where there is no such series."""
-        values = [value for key, value in self.series.items() if key[0] == name]
+    def total(self, name: str, *words: str) -> int:
+        """The sum over all series that have these words among their labels; fails where there is none."""
+        values = [value for key, value in self.series.items() if key[0] == name and set(words) <= set(key[1:])]
         assert values, f"there is no {name}"
         return round(sum(values))
 

@@ -65,6 +65,7 @@ class Variant:
         inbox_keeps: what was dropped stays in the inbox, too.
         elsewhere: the inbox is on another mount than the output.
         rows_only: nothing is made of what was dropped but rows.
+        sets_aside: of equal pictures one is sorted, and the others are set aside.
     """
 
     name: str
@@ -72,6 +73,7 @@ class Variant:
     inbox_keeps: bool = False
     elsewhere: bool = False
     rows_only: bool = False
+    sets_aside: bool = False
 
     def __str__(self) -> str:
         return self.name
@@ -86,6 +88,15 @@ FILING = (RENAMING, HOSTILE, OTHER_MOUNT, KEEPING)
 """Those that put files into the output."""
 VARIANTS = (*FILING, LOOKING)
 
+SETTING_ASIDE = Variant("set-aside", inbox='duplicates = "set-aside"', sets_aside=True)
+"""For tests of that; the way of a file is the same."""
+
+
+def accompanied(variant: Variant) -> Variant:
+    """The same with sidecars that travel, and duplicates that are set aside."""
+    lines = f'{variant.inbox}\nduplicates = "set-aside"\nsidecars = [".xmp", ".json"]'
+    return replace(variant, name=f"{variant.name}-with-sidecars", inbox=lines, sets_aside=True)
+
 
 @dataclass
 class Workspace:
@@ -96,6 +107,7 @@ class Workspace:
 
     root: Path
     dropped: list[Dropped] = field(default_factory=list)
+    sidecars: list[Dropped] = field(default_factory=list)
     variant: Variant = RENAMING
     mount: Path | None = None
     url: str | None = None
@@ -132,7 +144,7 @@ class Workspace:
     def copy(self, root: Path) -> Workspace:
         """The same in another folder, as long as its inbox is empty; much faster than making one."""
         shutil.copytree(self.root, root, symlinks=True)
-        workspace = replace(self, root=root, dropped=list(self.dropped))
+        workspace = replace(self, root=root, dropped=list(self.dropped), sidecars=list(self.sidecars))
         if self.mount is not None:
             workspace.inbox.unlink()
             workspace._link_inbox(self.mount)
@@ -162,6 +174,14 @@ class Workspace:
     def database(self) -> Any:
         """A `records_of.Database`; tests that know it to be a file are marked `sqlite`."""
         return self.root / "pigeonholed.db" if self.url is None else plain(self.url)
+
+    def drop_with(self, path: str, data: bytes, *endings: str) -> None:
+        """Put a picture into the inbox, its sidecars first; each ending follows the name, or with a `*` the stem."""
+        for ending in endings:
+            name = path + ending if not ending.startswith("*") else os.path.splitext(path)[0] + ending[1:]
+            if self.drop(name, f"about {path}{ending} {len(self.sidecars)}".encode()):
+                self.sidecars.append(self.dropped.pop())
+        self.drop(path, data)
 
     def drop(self, path: str, data: bytes, *, durable: bool = False) -> bool:
         """Put a file into the inbox under a name that is free, complete from the first moment; False if it is taken.
@@ -264,6 +284,8 @@ class Workspace:
             self.database,
             inbox_keeps=variant.inbox_keeps,
             rows_only=variant.rows_only,
+            sets_aside=variant.sets_aside,
+            sidecars=self.sidecars,
         )
 
 
@@ -362,3 +384,18 @@ def drop_twenty(workspace: Workspace, folder: str = "") -> None:
         name = f"{folder}{('', 'a/', 'a/b/')[serial % 3]}{serial}.png"
         data = broken.get(serial)
         workspace.drop(name, picture(*colours[serial % 3], serial) if data is None else data)
+
+
+def drop_twins(workspace: Workspace, folder: str = "") -> None:
+    """Pictures of the same bytes under several names, some of them in folders of their own, and two that are broken.
+
+    Some bring sidecars, where those travel.
+    """
+    travels = "sidecars" in workspace.variant.inbox
+    endings = [(".xmp", "*.json"), (".json",), ("*.xmp",), ()] if travels else [()] * 4
+    for serial in range(4):
+        data = picture(220, 60, 40, 1000 + serial // 2)
+        for name in (f"{serial}-one.png", f"twins/{serial}-two.png"):
+            workspace.drop_with(f"{folder}{name}", data, *endings[serial])
+    for name in ("bad.png", "worse.png"):
+        workspace.drop_with(f"{folder}{name}", b"\x89PNG\r\n\x1a\nbroken twice", *endings[0])

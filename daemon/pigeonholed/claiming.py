@@ -16,7 +16,7 @@ import structlog
 
 from pigeonholed.custody import Renaming
 from pigeonholed.disk import may_rename_out_of
-from pigeonholed.images import STAYS, Arrival, Status
+from pigeonholed.images import STAYS, Arrival, Status, accompanied
 from pigeonholed.metrics import Stage
 from pigeonholed.paths import to_text
 from pigeonholed.progress import Task
@@ -148,7 +148,7 @@ class Claimer:
         ids = self._ledger.take_ids(len(files))
         keys = secrets.token_hex(16 * len(files))
         arrivals = [
-            Arrival(number, file, keys[32 * index : 32 * index + 32], token, started_s)
+            _arrival(number, file, keys[32 * index : 32 * index + 32], token, started_s)
             for index, (number, file) in enumerate(zip(ids, files, strict=True))
         ]
         self._ledger.claim(arrivals)
@@ -161,12 +161,31 @@ class Claimer:
             self._metrics.accounts.vanished(missed)
         for refusal in ingested.refused:
             self._refuse(feed, refusal)
+        taken = self._with_companions(feed, ingested.taken)
         feed.custody.end(token)
-        if not ingested.taken:
+        if not taken:
             feed.output.remove_batch_folder(token)
-        self.claimed += len(ingested.taken)
+        self.claimed += len(taken)
         self._metrics.stage_duration_seconds.labels(Stage.CLAIM).observe(self._clock() - started_s)
-        return ingested.taken
+        return taken
+
+    def _with_companions(self, feed: Feed, arrivals: list[Arrival]) -> list[Arrival]:
+        """Take what travels with pictures that are in our hands; what cannot be had stays with its owner."""
+        companions = [companion for arrival in arrivals for companion in arrival.companions]
+        if not companions:
+            return arrivals
+        there = [companion for companion in companions if self._take_companion(feed, companion)]
+        ingested = feed.custody.ingest(there, self._patience)
+        for refusal in ingested.refused:
+            log.warning("file_left", path=to_text(feed.path_of(refusal.arrival.file)), why=refusal.why)
+        return accompanied(arrivals, ingested.taken)
+
+    def _take_companion(self, feed: Feed, companion: Arrival) -> bool:
+        try:
+            self._patience.retry("claim", "take a file out of its inbox", partial(feed.custody.take, companion))
+        except OSError:  # gone, or its owner keeps it, or an earlier attempt whose answer was lost had taken it
+            return self._has(feed, companion)
+        return True
 
     def _begin(self, feed: Feed, files: Sequence[ImageFile]) -> str | None:
         """Make what a batch needs, and say its token; where that cannot be, its folders are blocked for a while."""
@@ -220,6 +239,13 @@ class Claimer:
                 return True
             self._block(feed, folder, PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
         return False
+
+
+def _arrival(number: int, file: ImageFile, key: str, token: str, seen_s: float) -> Arrival:
+    arrival = Arrival(number, file, key, token, seen_s)
+    if not file.companions:
+        return arrival
+    return arrival.with_companions((part, companion, False) for part, companion in enumerate(file.companions, 1))
 
 
 def _folder_of(file: ImageFile) -> str:

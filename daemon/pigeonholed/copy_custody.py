@@ -85,8 +85,8 @@ class Copying:
 
     def ingest(self, arrivals: Sequence[Arrival], patience: Patience) -> Ingested:
         """Copy all, make the copies durable, record them, and let the originals go."""
-        done: dict[int, Copy] = {}
-        refused: dict[int, Refusal] = {}
+        done: dict[str, Copy] = {}
+        refused: dict[str, Refusal] = {}
         copy_all = partial(self._copy_all, arrivals, done, refused)
         patience.retry("claim", "copy files of an inbox", copy_all)
         copies = list(done.values())
@@ -136,16 +136,16 @@ class Copying:
         self._originals.close()
         self._disk.close()
 
-    def _copy_all(self, arrivals: Sequence[Arrival], done: dict[int, Copy], refused: dict[int, Refusal]) -> None:
+    def _copy_all(self, arrivals: Sequence[Arrival], done: dict[str, Copy], refused: dict[str, Refusal]) -> None:
         """Copy what is not done yet, and make the contents durable; safe to repeat."""
         for arrival in arrivals:
-            if arrival.id in done or arrival.id in refused:
+            if arrival.key in done or arrival.key in refused:
                 continue
             result = self._copied(arrival)
             if isinstance(result, Copy):
-                done[arrival.id] = result
+                done[arrival.key] = result
             else:
-                refused[arrival.id] = result
+                refused[arrival.key] = result
         try:
             self._disk.sync([_part_of(self._output, copy.arrival) for copy in done.values()], [])
             self._output.require()  # while it was away, the names of the copies led nowhere

@@ -31,6 +31,10 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 
+READS = "pigeonholed_reads"
+"""Execution option of a connection whose transactions only read: on SQLite they wait for no writer."""
+
+
 class DatabaseUnavailable(Unavailable):
     """The database cannot be reached or opened; the message says which and why, without a password."""
 
@@ -70,7 +74,8 @@ def connect(url: str, *, read_only: bool = False) -> Engine:
 
     @event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:
-        connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
+        reads = read_only or connection.get_execution_options().get(READS)
+        connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
 
     return engine
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import json
 import os
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -20,14 +20,16 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from pigeonholed import beneath
+from pigeonholed.companions import beside, room_for
 from pigeonholed.custody import Renaming
-from pigeonholed.disk import is_folder, require_gone
-from pigeonholed.images import Classified, Placement, Status, Withdrawn, mtime_ns_of
+from pigeonholed.disk import is_folder, is_there, require_gone
+from pigeonholed.duplicates import Originals, compared, content_of
+from pigeonholed.images import Classified, Duplicate, Original, Placement, Status, Withdrawn, mtime_ns_of
 from pigeonholed.ledger import Plan
 from pigeonholed.log_lines import escaped
 from pigeonholed.metrics import Stage
 from pigeonholed.paths import to_text
-from pigeonholed.placing import alternatives, clear_of_files, flattened, placement_of, sidecar_of
+from pigeonholed.placing import alternatives, clear_of_files, cut, flattened, placement_of, sidecar_of
 from pigeonholed.staying import look_again
 
 if TYPE_CHECKING:
@@ -46,6 +48,7 @@ log = structlog.get_logger()
 _LONGEST_PATH = 4095  # PATH_MAX without its final NUL
 _LONGEST_NUMBER = 16  # behind a name that is taken
 _LONGEST_EXPLANATION = 1 << 20
+_OTHER_NAME = frozenset({errno.EEXIST, errno.ENAMETOOLONG})
 _REFUSALS = frozenset({errno.EACCES, errno.EPERM, errno.EXDEV, errno.ELOOP})
 """A class folder that we may not write to or that leads to another mount: waited for, since a person can mend it."""
 
@@ -60,6 +63,7 @@ class Delivery:
         placer: renders their destinations.
         custody: how they were taken, and how they go back; by renaming, where nothing else is said.
         nowhere: the configuration names no output for them; `output` holds nothing then.
+        sets_aside: what has the same bytes as a filed picture of the inbox goes to a folder of its own.
     """
 
     inbox: str
@@ -67,6 +71,7 @@ class Delivery:
     placer: Placer
     custody: Custody = None  # type: ignore[assignment]
     nowhere: bool = False
+    sets_aside: bool = False
 
     def __post_init__(self) -> None:
         if self.custody is None:
@@ -103,6 +108,8 @@ class Finisher:
         self._on_withdrawn = on_withdrawn
         self._on_taken = on_taken
         self._timed = timed
+        asking = [inbox for inbox, delivery in deliveries.items() if delivery.sets_aside]
+        self._originals = Originals(asking, ledger, patience, "file")
         self._moved: list[Plan] = []
         self._folders: dict[Output, set[str]] = {}
         self._sidecars: dict[Output, set[str]] = {}
@@ -140,26 +147,51 @@ class Finisher:
         for plan in plans:
             self._touch(plan)
             self._touch_above(plan)
-        self._moved.extend(plans)
+            self._moved.append(self._caught_up(plan))
+
+    def _caught_up(self, plan: Plan) -> Plan:
+        """What travels with a picture follows it where a power cut has kept its move and undone theirs."""
+        output = self._deliveries[plan.arrival.file.inbox].output
+        for index, companion in enumerate(plan.arrival.companions):
+            places = alternatives(plan.beside[index], companion.key, lambda _path: False)
+            while is_there(output.work_path(companion)):
+                place = next(places)
+                if place != plan.beside[index]:
+                    plan = replace(plan, beside=(*plan.beside[:index], place, *plan.beside[index + 1 :]))
+                    self._ledger.plan([plan])
+                with suppress(FileExistsError), beneath.folder(output.root, os.path.dirname(place)) as folder:
+                    output.disk.rename_new(output.work_path(companion), os.path.basename(place), target_dir=folder)
+        return plan
 
     def _planned(self, handled: Sequence[Handled]) -> tuple[list[Plan], list[Withdrawn]]:
         plans: list[Plan] = []
         withdrawn: list[Withdrawn] = []
         promised: set[tuple[str, str]] = set()
+        outcomes: list[Outcome] = []
         for item in handled:
             if isinstance(item, Withdrawn):
                 withdrawn.append(item)
             elif (fault := self._changed(item)) is not None:
                 withdrawn.append(fault)
             else:
-                plan = self._plan(item, promised)
-                promised.add((self._deliveries[item.arrival.file.inbox].output.root, plan.destination))
-                plans.append(plan)
+                outcomes.append(item)
+        known = self._originals.of(outcomes)
+        for outcome in self._in_order(outcomes):
+            result = compared(outcome, known)
+            if isinstance(result, Withdrawn):
+                withdrawn.append(result)
+                continue
+            plan = self._plan(result, promised)
+            root = self._deliveries[plan.arrival.file.inbox].output.root
+            promised.update((root, path) for path in (plan.destination, *plan.beside))
+            plans.append(plan)
+            if plan.stands:
+                known[content_of(result)] = Original(plan.arrival.id, to_text(plan.destination))
         return plans, withdrawn
 
     def _note(self, handled: Sequence[Handled]) -> None:
         """Record what becomes of files that stay where they are: a row, and nothing on any disk."""
-        plans: list[Plan] = []
+        outcomes: list[Outcome] = []
         withdrawn: list[Withdrawn] = []
         for item in handled:
             seen: Handled = item
@@ -169,7 +201,17 @@ class Finisher:
             if isinstance(seen, Withdrawn):
                 withdrawn.append(seen)
             else:
-                plans.append(_plan_of(seen, ""))
+                outcomes.append(seen)
+        plans: list[Plan] = []
+        known = self._originals.of(outcomes)
+        for outcome in self._in_order(outcomes):
+            result = compared(outcome, known)
+            if isinstance(result, Withdrawn):
+                withdrawn.append(result)
+                continue
+            plans.append(self._plan_to(result, ""))
+            if plans[-1].stands:
+                known[content_of(result)] = Original(result.arrival.id, None)
         if plans:
             self._ledger.note(plans)
             self._on_filed(plans)
@@ -177,6 +219,10 @@ class Finisher:
             self._withdraw(withdrawn)
         for item in handled:  # only now, when the ledger knows those that are not to come again
             self._deliveries[item.arrival.file.inbox].custody.release([item.arrival])
+
+    def _in_order(self, outcomes: list[Outcome]) -> Sequence[Outcome]:
+        """Where equal ones come together, the first that arrived is the original, whichever thread was faster."""
+        return sorted(outcomes, key=lambda outcome: outcome.arrival.id) if self._originals else outcomes
 
     def _changed(self, outcome: Outcome) -> Withdrawn | None:
         """A last look before the plan: what was hashed and decoded must still be what is there."""
@@ -203,14 +249,43 @@ class Finisher:
         delivery = self._deliveries[outcome.arrival.file.inbox]
         placement = placement_of(outcome)
         wanted = flattened(delivery.placer.destination(outcome), room_below(delivery.output))
-        taken = self._taken(delivery.output, placement, promised)
-        return _plan_of(outcome, next(alternatives(wanted, outcome.arrival.key, taken)))
+        taken = self._taken(delivery.output, placement, promised, outcome.arrival)
+        return self._plan_to(outcome, _free(wanted, outcome.arrival, taken))
 
-    def _taken(self, output: Output, placement: Placement, promised: set[tuple[str, str]]) -> Callable[[str], bool]:
+    def _plan_to(self, outcome: Outcome, destination: str) -> Plan:
+        """What is recorded of an outcome; without a destination where the file stays in its inbox."""
+        arrival = outcome.arrival
+        prediction, reason, detail = None, None, None
+        if isinstance(outcome, Classified):
+            prediction, detail = outcome.prediction, _warning(outcome)
+        elif isinstance(outcome, Duplicate):
+            detail = f"the same bytes as {outcome.original}"
+        else:
+            reason, detail = outcome.reason, outcome.detail
+        return Plan(
+            arrival,
+            outcome.fingerprint,
+            placement_of(outcome),
+            destination,
+            prediction,
+            reason,
+            detail,
+            outcome.width,
+            outcome.height,
+            self._deliveries[arrival.file.inbox].sets_aside and isinstance(outcome, Classified),
+            _beside(destination, arrival),
+        )
+
+    def _taken(
+        self, output: Output, placement: Placement, promised: set[tuple[str, str]], arrival: Arrival
+    ) -> Callable[[str], bool]:
         """Which names are in use as far as we can see; the move itself decides."""
 
+        def in_use(path: str) -> bool:
+            return (output.root, path) in promised or path in output.leaving or os.path.lexists(f"{output.root}/{path}")
+
         def taken(path: str) -> bool:
-            if (output.root, path) in promised or path in output.leaving or os.path.lexists(f"{output.root}/{path}"):
+            if in_use(path) or any(map(in_use, _beside(path, arrival))):
                 return True
             return placement is Placement.REJECTED and os.path.lexists(sidecar_of(f"{output.root}/{path}"))
 
@@ -223,15 +298,18 @@ class Finisher:
         for plan in plans:
             delivery = self._deliveries[plan.arrival.file.inbox]
             output = delivery.output
-            files.setdefault(output, []).append(output.work_path(plan.arrival))
+            files.setdefault(output, []).extend(map(output.work_path, (plan.arrival, *plan.arrival.companions)))
             changed = folders.setdefault(output, set())
             changed.update((output.private, output.batch_folder(plan.arrival.token)))
             if not delivery.custody.copies:  # a copy was recorded only after its original's claim was durable
                 changed.add(os.path.dirname(os.path.join(delivery.inbox, plan.arrival.file.path)))
         for output in files.keys() | folders.keys():
-            output.disk.sync(files.get(output, []), folders.get(output, set()))
-            while self._reach(output):  # it was away, so its names may have led nowhere
-                output.disk.sync(files.get(output, []), folders.get(output, set()))
+            self._make_durable(output, files.get(output, []), folders.get(output, set()))
+
+    def _make_durable(self, output: Output, files: Sequence[str], folders: set[str]) -> None:
+        output.disk.sync(files, folders)
+        while self._reach(output):  # it was away, so its names may have led nowhere
+            output.disk.sync(files, folders)
 
     def _move(self, plans: Sequence[Plan]) -> None:
         """Move planned files; where an outsider took the name in between, plan another name and go on."""
@@ -246,8 +324,16 @@ class Finisher:
                     self._on_taken(plan)
                     refused.append(self._renamed(plan))
             if refused:
+                self._sync_companions(refused)
                 self._ledger.plan(refused)
             waiting = refused
+
+    def _sync_companions(self, plans: Sequence[Plan]) -> None:
+        """What went ahead of a picture and came back is back for certain, before its plan names another place."""
+        for plan in plans:
+            if plan.beside:
+                output = self._deliveries[plan.arrival.file.inbox].output
+                self._make_durable(output, [], self._folders.get(output, set()))
 
     def _renamed(self, plan: Plan) -> Plan:
         delivery = self._deliveries[plan.arrival.file.inbox]
@@ -260,8 +346,9 @@ class Finisher:
 
         # Only now is it worth a look whether a folder on the way is somebody's file, or a link that leads away.
         clear = clear_of_files(flattened(wanted, room_below(output)), plan.arrival.key, is_file)
-        taken = self._taken(output, plan.placement, {(output.root, wanted)})
-        return replace(plan, destination=next(alternatives(clear, plan.arrival.key, taken)))
+        taken = self._taken(output, plan.placement, {(output.root, wanted)}, plan.arrival)
+        destination = _free(clear, plan.arrival, taken)
+        return replace(plan, destination=destination, beside=_beside(destination, plan.arrival))
 
     def _moves(self, plan: Plan) -> bool:
         """Move one file; False when its name is too long, or taken, or that of a folder on the way. Safe to repeat."""
@@ -294,12 +381,40 @@ class Finisher:
         if plan.placement is Placement.REJECTED and not self._explain(output, plan, folder, name):
             return False
         try:
+            if plan.beside:
+                self._move_companions(output, plan, folder)
             output.disk.rename_new(output.work_path(plan.arrival), name, target_dir=folder)
-        except FileExistsError:
+        except OSError as error:
+            if error.errno not in _OTHER_NAME:
+                raise
             if plan.placement is Placement.REJECTED:
                 os.unlink(sidecar_of(name), dir_fd=folder)
+            if plan.beside:
+                self._fetch_companions(output, plan, folder)
             return False
         return True
+
+    def _move_companions(self, output: Output, plan: Plan, folder: int) -> None:
+        """What travels with a picture goes ahead of it; safe to repeat.
+
+        Raises:
+            FileExistsError: a name is taken.
+        """
+        for companion, place in zip(plan.arrival.companions, plan.beside, strict=True):
+            work = output.work_path(companion)
+            if is_there(work):
+                output.disk.rename_new(work, os.path.basename(place), target_dir=folder)
+            elif not is_there(os.path.join(output.root, place)):
+                log.critical("sidecar_lost", inbox=companion.file.inbox, path=to_text(companion.file.path))
+
+    def _fetch_companions(self, output: Output, plan: Plan, folder: int) -> None:
+        """What went ahead waits with its picture again; what still does is what had no room."""
+        self._touch(plan)
+        for companion, place in zip(plan.arrival.companions, plan.beside, strict=True):
+            work = output.work_path(companion)
+            if not is_there(work):
+                with suppress(FileNotFoundError):
+                    output.disk.rename_new(os.path.basename(place), work, source_dir=folder)
 
     def _explain(self, output: Output, plan: Plan, folder: int, name: str) -> bool:
         """Put the reason beside where a rejected file will be; False when somebody else's file has that name."""
@@ -355,12 +470,23 @@ class Finisher:
         for item in withdrawn:
             if item.status is Status.VANISHED and not item.arrival.stays:
                 self._give_back(item.arrival)
+        self.give_back_companions([item.arrival for item in withdrawn])
         for status in (Status.VANISHED, Status.LOST):
             chosen = [item for item in withdrawn if item.status is status]
             for detail in {item.detail for item in chosen}:
                 self._ledger.close([item.arrival for item in chosen if item.detail == detail], status, detail)
+        for inbox in {item.arrival.file.inbox for item in withdrawn if item.status is Status.VANISHED}:
+            self._deliveries[inbox].custody.forget()  # an original that stayed is to be taken again, as it is
         self._on_withdrawn(withdrawn)
         self._remove_folders(item.arrival for item in withdrawn)
+
+    def give_back_companions(self, arrivals: Sequence[Arrival]) -> None:
+        """What came with pictures that leave no result goes back to where it was."""
+        for arrival in arrivals:
+            output = self._deliveries[arrival.file.inbox].output
+            for companion in arrival.companions:
+                if is_there(output.work_path(companion)):
+                    self._give_back(companion)
 
     def _give_back(self, arrival: Arrival) -> None:
         delivery = self._deliveries[arrival.file.inbox]
@@ -384,23 +510,19 @@ class Finisher:
             output.remove_batch_folder(token)
 
 
-def _plan_of(outcome: Outcome, destination: str) -> Plan:
-    prediction, reason, detail = None, None, None
-    if isinstance(outcome, Classified):
-        prediction, detail = outcome.prediction, _warning(outcome)
-    else:
-        reason, detail = outcome.reason, outcome.detail
-    return Plan(
-        outcome.arrival,
-        outcome.fingerprint,
-        placement_of(outcome),
-        destination,
-        prediction,
-        reason,
-        detail,
-        outcome.width,
-        outcome.height,
-    )
+def _beside(destination: str, arrival: Arrival) -> tuple[str, ...]:
+    """Where the companions of an arrival go, if it goes to `destination`."""
+    if not arrival.companions:
+        return ()
+    return beside(destination, arrival.file.path, [companion.file.path for companion in arrival.companions])
+
+
+def _free(wanted: str, arrival: Arrival, taken: Callable[[str], bool]) -> str:
+    """The wanted name or another that is free, also for what travels with the file."""
+    if not arrival.companions:
+        return next(alternatives(wanted, arrival.key, taken))
+    room = room_for(arrival.file.path, [companion.file.path for companion in arrival.companions])
+    return next(alternatives(cut(wanted, room), arrival.key, taken, room))
 
 
 def _warning(outcome: Classified) -> str | None:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 HOLD = ".pigeonholed-hold"
 PART = ".part"
-_HELD = re.compile(r"([0-9]{1,18})-([0-9a-f]{32})\.held")
+_HELD = re.compile(r"([0-9]{1,18})-([0-9a-f]{32}(?:\.[0-9]{1,4})?)\.held")
 
 
 def held_name(arrival: Arrival) -> str:

@@ -65,6 +65,14 @@ class NameFilter:
 
     def ignores(self, relative_path: str) -> bool:
         """Whether the file at this path, relative to the inbox, is to be left alone."""
+        if self.excludes(relative_path):
+            return True
+        if self._include_name is None or self._include_name(relative_path.rpartition("/")[2]):
+            return False
+        return not (self._include_path and self._include_path(relative_path))
+
+    def excludes(self, relative_path: str) -> bool:
+        """The same, whatever `include` says: that speaks of pictures."""
         folder, _, name = relative_path.rpartition("/")
         known, ignored = self._last
         if folder != known:
@@ -72,11 +80,7 @@ class NameFilter:
             self._last = (folder, ignored)
         if ignored or self._file(name):
             return True
-        if self._excluded_path and self._excluded_path(relative_path):
-            return True
-        if self._include_name is None or self._include_name(name):
-            return False
-        return not (self._include_path and self._include_path(relative_path))
+        return self._excluded_path is not None and self._excluded_path(relative_path) is not None
 
     def prunes(self, folder_name: str) -> bool:
         """Whether nothing in a folder of this name, wherever it is, is to be looked at."""

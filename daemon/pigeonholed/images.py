@@ -6,12 +6,13 @@ words in the database, the metrics, the folders and the log.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import os
+    from collections.abc import Iterable
     from datetime import datetime
 
     import numpy as np
@@ -77,12 +78,14 @@ class ImageFile:
         path: path relative to the inbox, as `os.fsdecode` gives it (bytes that are no UTF-8 as surrogates).
         size: bytes.
         mtime_ns: modification time, nanoseconds since the epoch.
+        companions: files beside it that travel with it.
     """
 
     inbox: str
     path: str
     size: int
     mtime_ns: int
+    companions: tuple[ImageFile, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +99,10 @@ class Arrival:
         token: name of the work folder that holds it; `STAYS` where none does.
         seen_s: monotonic time at which it was first seen complete.
         deaths: how many processes that decoded it alone have died of it, as far as earlier processes counted.
+        companions: files that came with it, each with a key of its own and its id and token: they are taken, copied
+            and given back as it is.
+        part: which companion it is, from 1 on; 0 for a picture.
+        copied: of a companion, whether a durable copy is recorded.
     """
 
     id: int
@@ -104,11 +111,31 @@ class Arrival:
     token: str
     seen_s: float
     deaths: int = 0
+    companions: tuple[Arrival, ...] = ()
+    part: int = 0
+    copied: bool = False
 
     @property
     def stays(self) -> bool:
         """Whether it is only looked at where it is, in its inbox."""
         return self.token == STAYS
+
+    def with_companions(self, files: Iterable[tuple[int, ImageFile, bool]]) -> Arrival:
+        """The same with companions: which part each is, its file, and whether a durable copy of it is recorded."""
+        parts = tuple(
+            Arrival(self.id, file, f"{self.key}.{part}", self.token, self.seen_s, part=part, copied=copied)
+            for part, file, copied in files
+        )
+        return replace(self, companions=parts)
+
+
+def accompanied(arrivals: Iterable[Arrival], taken: Iterable[Arrival]) -> list[Arrival]:
+    """Arrivals with those of their companions that were taken."""
+    here = {(companion.id, companion.part) for companion in taken}
+    return [
+        replace(arrival, companions=tuple(part for part in arrival.companions if (part.id, part.part) in here))
+        for arrival in arrivals
+    ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,10 +218,35 @@ class Rejected:
 
 
 @dataclass(frozen=True, slots=True)
+class Original:
+    """A picture that is filed, or will be by a plan: `destination` is relative to the output, as in the database.
+
+    None where it stays in its inbox.
+    """
+
+    image_id: int
+    destination: str | None
+
+    def __str__(self) -> str:
+        return f"image {self.image_id}" + ("" if self.destination is None else f", filed at {self.destination}")
+
+
+@dataclass(frozen=True, slots=True)
+class Duplicate:
+    """A picture of the same bytes as one that is filed in its inbox; no model needs to see it."""
+
+    arrival: Arrival
+    fingerprint: Fingerprint
+    width: int
+    height: int
+    original: Original
+
+
+@dataclass(frozen=True, slots=True)
 class Withdrawn:
     """A claimed file that gets no result: it still changed, or is gone from the work folder (which must not be).
 
-    A file that still changes goes back into its inbox and is a new arrival once it is complete.
+    A file that is there goes back into its inbox and is a new arrival once it is complete.
     """
 
     arrival: Arrival
@@ -202,8 +254,8 @@ class Withdrawn:
     detail: str
 
 
-Outcome = Classified | Rejected
+Outcome = Classified | Rejected | Duplicate
 """What became of a picture: a result."""
 
-Handled = Classified | Rejected | Withdrawn
+Handled = Classified | Rejected | Duplicate | Withdrawn
 """What comes out of an engine, exactly once for each arrival that went in."""

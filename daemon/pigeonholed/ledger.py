@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import errno
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
-from pigeonholed import tables
+from pigeonholed import duplicates, tables
 from pigeonholed.database import DatabaseUnavailable, unavailable
 from pigeonholed.images import STAYS, Arrival, Fingerprint, ImageFile, Placement, Prediction, Reason, Status
 from pigeonholed.paths import from_text, to_text
@@ -28,9 +28,12 @@ if TYPE_CHECKING:
 
     from sqlalchemy.engine import Engine
 
+    from pigeonholed.images import Original
     from pigeonholed.results import Selection
 
 _MANY = 500  # values in one query
+_PAGE = 20_000  # rows looked at in one transaction
+_IN_FLIGHT = (Status.CLAIMED.value, Status.INGESTED.value, Status.PLANNED.value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +50,8 @@ class Plan:
         detail: one sentence beside the reason.
         width: pixels, where known.
         height: pixels, where known.
+        stands: what comes later with the same bytes is its duplicate.
+        beside: where the companions of the arrival go, in their order.
     """
 
     arrival: Arrival
@@ -58,6 +63,8 @@ class Plan:
     detail: str | None = None
     width: int | None = None
     height: int | None = None
+    stands: bool = False
+    beside: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +139,14 @@ class Found:
 
 
 @dataclass(frozen=True, slots=True)
+class Companion:
+    """A file that was filed with a picture: where it came from, and where it is now."""
+
+    path: str
+    destination: str
+
+
+@dataclass(frozen=True, slots=True)
 class Filed:
     """A result, as far as putting its file back asks for it; `hold` says where it came from.
 
@@ -147,6 +162,7 @@ class Filed:
     reason: str | None
     detail: str | None
     filed_at: datetime | None = None
+    companions: tuple[Companion, ...] = ()
 
     @property
     def stays(self) -> bool:
@@ -212,8 +228,26 @@ class Ledger:
             for row, arrival in zip(rows, arrivals, strict=True)
             if arrival.file.inbox in self._remembering and not arrival.stays
         ]
+        companions = [
+            {
+                "image_id": companion.id,
+                "part": companion.part,
+                "source_path": to_text(companion.file.path),
+                "size_bytes": companion.file.size,
+                "mtime_ns": companion.file.mtime_ns,
+            }
+            for arrival in arrivals
+            for companion in arrival.companions
+        ]
         steps = self._steps
-        self._writer.write([Change(steps.claim, rows), Change(steps.supersede, again), Change(steps.superseded, again)])
+        self._writer.write(
+            [
+                Change(steps.claim, rows),
+                Change(steps.companion, companions),
+                Change(steps.supersede, again),
+                Change(steps.superseded, again),
+            ]
+        )
 
     def note(self, plans: Sequence[Plan]) -> None:
         """Record results of files that stay in their inboxes, and which these are: with it they are filed."""
@@ -231,6 +265,7 @@ class Ledger:
             [
                 Change(self._steps.note, rows),
                 Change(self._steps.predict, [row for plan in plans for row in _prediction_rows(plan)]),
+                Change(self._steps.content, [_content_row(plan) for plan in plans if plan.stands]),
                 Change(self._steps.remember, known),
             ]
         )
@@ -242,12 +277,14 @@ class Ledger:
                 "b_id": copy.arrival.id,
                 "b_token": copy.arrival.token,
                 "b_status": Status.INGESTED.value,
+                "b_part": copy.arrival.part,
                 "b_sha256": copy.fingerprint.sha256,
                 "b_size_bytes": copy.fingerprint.size,
                 "b_mtime_ns": copy.fingerprint.mtime_ns,
             }
             for copy in copies
         ]
+        pictures, companions = ([row for row in rows if bool(row["b_part"]) is is_part] for is_part in (False, True))
         staying = [
             _copied_row(
                 copy.arrival.file.inbox,
@@ -255,9 +292,15 @@ class Ledger:
                 Copied(copy.original, copy.fingerprint.sha256, copy.arrival.id),
             )
             for copy in copies
-            if copy.original is not None and copy.fingerprint.sha256 is not None
+            if copy.original is not None and copy.fingerprint.sha256 is not None and not copy.arrival.part
         ]
-        self._writer.write([Change(self._steps.ingest, rows), Change(self._steps.remember, staying)])
+        self._writer.write(
+            [
+                Change(self._steps.ingest, pictures),
+                Change(self._steps.companion_copied, companions),
+                Change(self._steps.remember, staying),
+            ]
+        )
 
     def copied(self, inbox: str, paths: Sequence[str], *, looked_at: bool = False) -> dict[str, Copied]:
         """What is remembered of files that were copied and stayed, by path; or also of those only `looked_at`.
@@ -289,8 +332,37 @@ class Ledger:
                 *self._filed(filed, now),
                 Change(self._steps.plan, [_plan_row(plan, now) for plan in plans]),
                 Change(self._steps.predict, [row for plan in plans for row in _prediction_rows(plan)]),
+                Change(self._steps.content, [_content_row(plan) for plan in plans if plan.stands]),
+                Change(self._steps.companion_planned, [row for plan in plans for row in _beside_rows(plan)]),
             ]
         )
+
+    def originals(self, inbox: str, hashes: Sequence[str]) -> dict[str, Original]:
+        """Of these hashes, those that are filed in an inbox or about to be, but for duplicates and what was rejected.
+
+        Raises:
+            TimeoutError: the database is away.
+        """
+        try:
+            return duplicates.find(self._engine, inbox, hashes)
+        except sa.exc.DBAPIError as error:
+            if not passes(error):
+                raise
+            raise TimeoutError(errno.ETIMEDOUT, str(unavailable(self._engine, error))) from error
+
+    def know_contents(self, inbox: str) -> None:
+        """Know all contents that are filed in an inbox, also those of times when nobody asked; a page at a time."""
+        columns = tables.images.c
+        rows = self._read(sa.select(tables.inboxes.c.contents_to).where(tables.inboxes.c.name == inbox))
+        known_to = rows[0].contents_to if rows else None
+        ((in_flight,),) = self._read(sa.select(sa.func.min(columns.id)).where(columns.status.in_(_IN_FLIGHT)))
+        # What is in flight now may be planned by a process that does not write this down.
+        most = self._last_id if in_flight is None else in_flight - 1
+        for start in range(known_to or 0, self._last_id, _PAGE):
+            end = min(start + _PAGE, self._last_id)
+            pages = [{"b_inbox": inbox, "b_from": start, "b_to": end}]
+            known = [{"b_inbox": inbox, "b_known": min(end, most)}]
+            self._writer.write([Change(self._steps.contents_of, pages), Change(self._steps.contents_known, known)])
 
     def confirm(self, filed: Sequence[Arrival]) -> None:
         """Record that files are at their planned destinations, durably."""
@@ -313,7 +385,8 @@ class Ledger:
         """End arrivals that leave no result: `vanished`, or `lost`."""
         rows = [{"b_id": arrival.id, "b_status": status.value, "b_detail": detail} for arrival in arrivals]
         ids = [{"b_id": arrival.id} for arrival in arrivals]
-        self._writer.write([Change(self._steps.close, rows), Change(self._steps.forget, ids)])
+        steps = self._steps
+        self._writer.write([Change(steps.close, rows), Change(steps.forget, ids), Change(steps.discontent, ids)])
 
     def record_model(self, name: str, version: int, digest: str, labels: Sequence[str]) -> None:
         """Record that a model version was loaded."""
@@ -338,19 +411,17 @@ class Ledger:
     def in_flight(self, seen_s: float) -> list[InFlight]:
         """What earlier processes left unfinished, oldest first."""
         columns = tables.images.c
-        query = (
-            sa.select(tables.images)
-            .where(columns.status.in_([Status.CLAIMED.value, Status.INGESTED.value, Status.PLANNED.value]))
-            .order_by(columns.id)
-        )
-        return [_in_flight(row, seen_s) for row in self._read(query)]
+        rows = self._read(sa.select(tables.images).where(columns.status.in_(_IN_FLIGHT)).order_by(columns.id))
+        companions = self._companions([row.id for row in rows])
+        return [_in_flight(row, seen_s, companions.get(row.id, ())) for row in rows]
 
     def arrivals(self, ids: Sequence[int]) -> list[tuple[Arrival, Status]]:
         """Arrivals by their ids, and how far they have come; those that nobody knows are left out."""
         found: list[tuple[Arrival, Status]] = []
+        companions = self._companions(ids)
         for start in range(0, len(ids), _MANY):
             query = sa.select(tables.images).where(tables.images.c.id.in_(ids[start : start + _MANY]))
-            found += [(_arrival(row, 0.0), Status(row.status)) for row in self._read(query)]
+            found += [(_arrival(row, 0.0, companions.get(row.id, ())), Status(row.status)) for row in self._read(query)]
         return found
 
     def filed(
@@ -372,7 +443,7 @@ class Ledger:
         )
         if before is not None:
             query = query.where(columns.id < before)
-        return [_filed(row) for row in self._read(query.limit(most))]
+        return self._all_filed(query.limit(most))
 
     def filed_of(self, ids: Sequence[int]) -> dict[int, Filed]:
         """Results by their ids; those that are none, or are being put back, are left out."""
@@ -381,7 +452,7 @@ class Ledger:
         query = sa.select(tables.images).where(
             columns.id.in_(ids), columns.status == Status.FILED.value, columns.destination.is_not(None), ~leaving
         )
-        return {row.id: _filed(row) for row in self._read(query)}
+        return {file.id: file for file in self._all_filed(query)}
 
     @property
     def last_id(self) -> int:
@@ -444,7 +515,10 @@ class Ledger:
         rows = [{"b_id": file.id} for file in files]
         steps = self._steps
         self._writer.write(
-            [Change(statement, rows) for statement in (steps.back, steps.held, steps.retried, steps.forget)]
+            [
+                Change(statement, rows)
+                for statement in (steps.back, steps.held, steps.retried, steps.forget, steps.discontent)
+            ]
         )
 
     def cancel_return(self, files: Sequence[Filed]) -> None:
@@ -463,7 +537,24 @@ class Ledger:
             .join(tables.holds, columns.image_id == tables.images.c.id)
             .where(columns.state.in_([HoldState.RETURNING.value, HoldState.RETRYING.value]))
         )
-        return [_filed(row) for row in self._read(query)]
+        return self._all_filed(query)
+
+    def _all_filed(self, query: sa.Select[Any]) -> list[Filed]:
+        rows = self._read(query)
+        companions = self._companions([row.id for row in rows])
+        return [_filed(row, companions.get(row.id, ())) for row in rows]
+
+    def _companions(self, ids: Sequence[int]) -> dict[int, list[Any]]:
+        """The rows of companions, by the ids of their pictures; one look where no picture ever had any."""
+        found: dict[int, list[Any]] = {}
+        columns = tables.sidecars.c
+        if not ids or not self._read(sa.select(columns.image_id).limit(1)):
+            return found
+        for start in range(0, len(ids), _MANY):
+            query = sa.select(tables.sidecars).where(columns.image_id.in_(ids[start : start + _MANY]))
+            for row in self._read(query.order_by(columns.image_id, columns.part)):
+                found.setdefault(row.image_id, []).append(row)
+        return found
 
     def holds(self) -> list[Hold]:
         """The files that are passed over, or are about to be."""
@@ -555,6 +646,10 @@ def _plan_row(plan: Plan, now: datetime) -> dict[str, Any]:
     }
 
 
+def _content_row(plan: Plan) -> dict[str, Any]:
+    return {"inbox": plan.arrival.file.inbox, "sha256": plan.fingerprint.sha256, "image_id": plan.arrival.id}
+
+
 def _prediction_rows(plan: Plan) -> list[dict[str, Any]]:
     if plan.prediction is None:
         return []
@@ -564,7 +659,14 @@ def _prediction_rows(plan: Plan) -> list[dict[str, Any]]:
     ]
 
 
-def _filed(row: Any) -> Filed:
+def _beside_rows(plan: Plan) -> list[dict[str, Any]]:
+    return [
+        {"b_id": companion.id, "b_part": companion.part, "b_destination": to_text(place)}
+        for companion, place in zip(plan.arrival.companions, plan.beside, strict=True)
+    ]
+
+
+def _filed(row: Any, companions: Sequence[Any]) -> Filed:
     hold = Hold(row.inbox, from_text(row.source_path), row.size_bytes, row.mtime_ns)
     return Filed(
         row.id,
@@ -576,6 +678,11 @@ def _filed(row: Any) -> Filed:
         row.reason,
         row.detail,
         row.filed_at,
+        tuple(
+            Companion(from_text(part.source_path), from_text(part.destination))
+            for part in companions
+            if part.destination is not None
+        ),
     )
 
 
@@ -600,15 +707,26 @@ def _found_row(found: Found, now: datetime) -> dict[str, Any]:
     }
 
 
-def _arrival(row: Any, seen_s: float) -> Arrival:
+def _arrival(row: Any, seen_s: float, companions: Sequence[Any]) -> Arrival:
     file = ImageFile(row.inbox, from_text(row.source_path), row.size_bytes, row.mtime_ns)
-    return Arrival(row.id, file, row.arrival, row.token, seen_s, row.deaths)
+    arrival = Arrival(row.id, file, row.arrival, row.token, seen_s, row.deaths)
+    return arrival.with_companions(
+        (
+            part.part,
+            ImageFile(row.inbox, from_text(part.source_path), part.size_bytes, part.mtime_ns),
+            part.sha256 is not None,
+        )
+        for part in companions
+    )
 
 
-def _in_flight(row: Any, seen_s: float) -> InFlight:
-    arrival = _arrival(row, seen_s)
-    if row.status == Status.PLANNED:
-        return InFlight(arrival, row.attempts, _plan_of(row, arrival))
+def _in_flight(row: Any, seen_s: float, companions: Sequence[Any]) -> InFlight:
+    if row.status == Status.PLANNED:  # what was not taken by then has never come along
+        companions = [part for part in companions if part.destination is not None]
+        arrival = _arrival(row, seen_s, companions)
+        beside = tuple(from_text(part.destination) for part in companions)
+        return InFlight(arrival, row.attempts, replace(_plan_of(row, arrival), beside=beside))
+    arrival = _arrival(row, seen_s, companions)
     copied = Fingerprint(row.sha256, row.size_bytes, row.mtime_ns) if row.status == Status.INGESTED else None
     return InFlight(arrival, row.attempts, None, copied)
 

@@ -52,6 +52,7 @@ class Ineligible(StrEnum):
     EXCLUDED = "excluded"  # `exclude` or the built-in list names it, or `include` does not
     NOT_REGULAR = "not-regular"  # a link, a pipe, a socket, a device
     PERMISSION = "permission"  # it cannot be read, or its folder cannot
+    SIDECAR = "sidecar"  # it travels with a picture, and that is not there or has gone before
     TOO_DEEP = "too-deep"  # its path is longer than the system takes; nothing in such a folder is counted
 
 

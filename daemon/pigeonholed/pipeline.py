@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from pigeonholed.bundle import Bundle
     from pigeonholed.classifying import RuntimeOptions
     from pigeonholed.custody import Custody
+    from pigeonholed.ledger import Ledger
     from pigeonholed.output import Output
     from pigeonholed.records import Records
     from pigeonholed.reexamining import Outcome
@@ -134,8 +135,8 @@ def build(
             reporter.name_taken,
             lambda stage: metrics.stage_duration_seconds.labels(stage).time(),
         )
-        finisher = Finisher(deliveries, ledger, patience, reporter.filed_batch, reporter.withdrawn, reporter.name_taken)
         progress.main.begin("taking up what was in flight", LONG_S)
+        _know_contents(settings, ledger)
         resumed = recovery.recover(ledger, finisher, deliveries, time.monotonic(), patience, metrics)
 
         def waits_for(stage: Stage) -> Callable[[], bool]:
@@ -244,17 +245,17 @@ def _lock_state(settings: Settings, stack: ExitStack) -> None:
     stack.callback(lock.release)
 
 
+def _know_contents(settings: Settings, ledger: Ledger) -> None:
+    """What is filed of inboxes that set duplicates aside, whenever they began to."""
+    for inbox in settings.inbox:
+        if inbox.duplicates == "set-aside":
+            ledger.know_contents(inbox.name)
+
+
 def check_supported(settings: Settings) -> None:
     """Refuse what the contract knows and this version does not do yet, rather than do something else."""
     if settings.engine.kind != "local":
         raise Misconfigured('engine.kind = "ray" is not built yet in this version; use "local"')
-    for inbox in settings.inbox:
-        for key, value, only in (("duplicates", inbox.duplicates, ("sort",)),):
-            if value not in only:
-                raise Misconfigured(
-                    f"the inbox {inbox.name} asks for {key} = {value!r}, which is not built yet in this version; "
-                    f"use {' or '.join(map(repr, only))}"
-                )
 
 
 def _serve_http(settings: Settings, metrics: Metrics, health: _Health, stack: ExitStack) -> dict[str, str]:
@@ -439,7 +440,10 @@ def _switcher(
 
 def _route(inbox: InboxSettings, outputs: Mapping[str, Output], lanes: Mapping[tuple[str, object], Lane]) -> Route:
     lane = lanes[inbox.model, inbox.version]
-    return Route(outputs[inbox.name], demand_of(inbox, lane.served), lane, policy_of(inbox), str(inbox.path))
+    sets_aside = inbox.duplicates == "set-aside"
+    return Route(
+        outputs[inbox.name], demand_of(inbox, lane.served), lane, policy_of(inbox), str(inbox.path), sets_aside
+    )
 
 
 def demand_of(inbox: InboxSettings, served: Served) -> Demand:
@@ -466,7 +470,15 @@ def watch_of(
     beat: Callable[[], None] = lambda: None,
 ) -> Watch:
     """An inbox, watched by its rules."""
-    rules = Rules(inbox.name, str(inbox.path), inbox.settle_s, inbox.incomplete_s, inbox.rescan_s, inbox.recursive)
+    rules = Rules(
+        inbox.name,
+        str(inbox.path),
+        inbox.settle_s,
+        inbox.incomplete_s,
+        inbox.rescan_s,
+        inbox.recursive,
+        inbox.sidecars,
+    )
     names = NameFilter(inbox.include, inbox.exclude)
     return Watch(rules, names, now_ns, passes_over=passes_over, on_complete=on_complete, beat=beat)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from pigeonholed.images import Classified, Placement, Rejected
+from pigeonholed.images import Classified, Duplicate, Placement, Rejected
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -30,6 +30,8 @@ def placement_of(outcome: Outcome) -> Placement:
     match outcome:
         case Rejected():
             return Placement.REJECTED
+        case Duplicate():
+            return Placement.DUPLICATE
         case Classified(prediction=prediction, threshold=threshold):
             return Placement.SORTED if prediction.confidence >= threshold else Placement.UNSURE
 
@@ -49,7 +51,9 @@ class Placer:
         path = outcome.arrival.file.path
         match outcome:
             case Rejected(reason=reason):
-                return _cut(f"_rejected/{reason.value}/{path}", len(_SIDECAR))
+                return cut(f"_rejected/{reason.value}/{path}", len(_SIDECAR))
+            case Duplicate():
+                return f"_duplicates/{path}"
             case Classified():
                 below = self._rendered(outcome)
                 return below if placement_of(outcome) is Placement.SORTED else f"_unsure/{below}"
@@ -97,7 +101,7 @@ def _safe(component: str) -> str:
     return component if len(component) < _NAME_BYTES // 4 else _shortened(component, "")
 
 
-def _cut(path: str, room: int) -> str:
+def cut(path: str, room: int) -> str:
     """Leave room for a suffix behind the last component."""
     folder, _, name = path.rpartition("/")
     if len(os.fsencode(name)) + room <= _NAME_BYTES:
@@ -129,18 +133,19 @@ def clear_of_files(path: str, key: str, is_file: Callable[[str], bool]) -> str:
     return way + name
 
 
-def alternatives(path: str, key: str, taken: Callable[[str], bool]) -> Iterator[str]:
+def alternatives(path: str, key: str, taken: Callable[[str], bool], room: int = 0) -> Iterator[str]:
     """The names to try, in order: the wanted one, -1 to -9, then one that is nobody else's.
 
     Args:
         path: the wanted path.
         key: of the arrival, 32 hex digits.
         taken: whether a path is known to be in use.
+        room: bytes to be left behind each name.
     """
     folder, slash, name = path.rpartition("/")
     if not taken(path):
         yield path
-    room = len(_SIDECAR) if path.startswith("_rejected/") else 0
+    room = max(room, len(_SIDECAR) if path.startswith("_rejected/") else 0)
     for number in range(1, 10):
         other = f"{folder}{slash}{_shortened(name, f'-{number}', room)}"
         if not taken(other):

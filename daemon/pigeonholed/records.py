@@ -194,4 +194,5 @@ def _delivery(inbox: InboxSettings, output: Output, ledger: Ledger, stack: ExitS
     custody = Probed(inbox, output, ledger)
     stack.callback(custody.close)
     nowhere = output.root != str(inbox.output)
-    return Delivery(str(inbox.path), output, Placer(inbox.template), custody, nowhere)
+    sets_aside = inbox.duplicates == "set-aside"
+    return Delivery(str(inbox.path), output, Placer(inbox.template), custody, nowhere, sets_aside)

@@ -14,17 +14,19 @@ from pigeonholed.copy_custody import Copying
 from pigeonholed.disk import is_there
 from pigeonholed.errors import Misconfigured, Unavailable
 from pigeonholed.hold_folder import HoldFolder
-from pigeonholed.images import Status, Withdrawn, mtime_ns_of
+from pigeonholed.images import Fingerprint, Status, Withdrawn, accompanied, mtime_ns_of
 from pigeonholed.metrics import Metrics
 from pigeonholed.originals import Held
+from pigeonholed.paths import to_text
 from pigeonholed.patience import Patience
 from pigeonholed.sweeping import sweep
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from pigeonholed.custody import Refusal
     from pigeonholed.finishing import Delivery, Finisher
-    from pigeonholed.images import Arrival, Fingerprint
+    from pigeonholed.images import Arrival
     from pigeonholed.ledger import InFlight, Ledger, Plan
     from pigeonholed.output import Output
 
@@ -82,10 +84,14 @@ def recover(
     finisher.resume(findings.to_move)
     finisher.settle()
     finisher.turn([Withdrawn(arrival, Status.LOST, "it is in none of its places") for arrival in findings.lost])
+    finisher.give_back_companions(findings.vanished)
     _sync_vanished(findings, deliveries)
     ledger.close(findings.vanished, Status.VANISHED, "it was gone before it was claimed")
     metrics.accounts.vanished(findings.vanished)
-    _copy_again(findings, deliveries, ledger, patience or Patience(), metrics)
+    for refusal in _copy_again(findings, deliveries, ledger, patience or Patience()):
+        ledger.close([refusal.arrival], Status.VANISHED, refusal.why)
+        metrics.accounts.vanished([refusal.arrival])
+    findings.again = _with_companions(findings.again, deliveries, ledger, patience or Patience())
     ledger.begin_again(findings.again)
     if rows:
         log.info(
@@ -242,10 +248,34 @@ def _let_go(hold: HoldFolder, arrival: Arrival) -> None:
     hold.remove(arrival.token)
 
 
+def _with_companions(
+    arrivals: list[Arrival], deliveries: Mapping[str, Delivery], ledger: Ledger, patience: Patience
+) -> list[Arrival]:
+    """Find what travels with files that are in our hands, by the rules for those; what was never taken stays."""
+    findings = Findings()
+    for arrival in arrivals:
+        delivery = deliveries[arrival.file.inbox]
+        for companion in arrival.companions:
+            if companion.copied:
+                copied = Fingerprint(None, companion.file.size, companion.file.mtime_ns)
+                _look_for_copied(companion, copied, delivery, findings)
+            else:
+                _look_for_claimed(companion, delivery, findings)
+    for companion in findings.lost:
+        log.critical("sidecar_lost", inbox=companion.file.inbox, path=to_text(companion.file.path))
+    _copy_again(findings, deliveries, ledger, patience)
+    return accompanied(arrivals, findings.again)
+
+
 def _copy_again(
-    findings: Findings, deliveries: Mapping[str, Delivery], ledger: Ledger, patience: Patience, metrics: Metrics
-) -> None:
-    """Copy from the originals, a batch folder at a time as every day; copies that a crash has left are replaced."""
+    findings: Findings, deliveries: Mapping[str, Delivery], ledger: Ledger, patience: Patience
+) -> list[Refusal]:
+    """Copy from the originals, a batch folder at a time as every day; copies that a crash has left are replaced.
+
+    Returns:
+        What was left to its owners.
+    """
+    refused: list[Refusal] = []
     batches: dict[tuple[str, str, str | None], tuple[HoldFolder | None, list[Arrival]]] = {}
     for hold, arrival in findings.to_copy:
         key = (arrival.file.inbox, arrival.token, None if hold is None else hold.root)
@@ -261,9 +291,8 @@ def _copy_again(
             ingested = custody.ingest(arrivals, patience)
             custody.end(token)
         findings.again.extend(ingested.taken)
-        for refusal in ingested.refused:
-            ledger.close([refusal.arrival], Status.VANISHED, refusal.why)
-            metrics.accounts.vanished([refusal.arrival])
+        refused.extend(ingested.refused)
+    return refused
 
 
 def _has(path: str, fingerprint: Fingerprint) -> bool:

@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import os
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from pigeonholed import imaging
+import sqlalchemy as sa
+
+from pigeonholed import database, imaging
+from pigeonholed.duplicates import Originals, compared, content_of, find
 from pigeonholed.errors import Misconfigured
-from pigeonholed.images import Classified, Rejected
+from pigeonholed.images import Classified, Duplicate, Original, Rejected, Withdrawn
 from pigeonholed.looking import Looker
 from pigeonholed.paths import to_text
+from pigeonholed.patience import Patience
 from pigeonholed.pipeline import demand_of, load_served, policy_of, watch_of
 from pigeonholed.placing import Placer, alternatives, placement_of, sidecar_of
 from pigeonholed.store import ModelStore
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
+    from pigeonholed.duplicates import Content
     from pigeonholed.images import Handled, ImageFile, Outcome
     from pigeonholed.settings import InboxSettings, Settings
 
@@ -39,8 +45,34 @@ def dry_run(settings: Settings) -> Iterator[dict[str, Any]]:
         looker = Looker(served, demand_of(inbox, served), policy_of(inbox))
         placer = Placer(inbox.template)
         promised: set[str] = set()
+        originals = Originals(
+            {inbox.name} if inbox.duplicates == "set-aside" else (), _Filed(settings), Patience(), "file"
+        )
+        twins: dict[Content, Original] = {}
         for outcome, path in looker.look(_files(inbox)):
-            yield _entry(inbox, outcome, path, placer, promised)
+            result = outcome
+            if originals and not isinstance(outcome, Withdrawn):
+                result = compared(outcome, originals.of([outcome]) | twins)
+            entry = _entry(inbox, result, path, placer, promised)
+            if originals and isinstance(result, Classified):
+                twins[content_of(result)] = Original(0, str(entry["destination"]))
+            yield entry
+
+
+@dataclass(frozen=True, slots=True)
+class _Filed:
+    """What the database knows to be filed; nothing where there is none yet, or an older one."""
+
+    settings: Settings
+
+    def originals(self, inbox: str, hashes: Sequence[str]) -> dict[str, Original]:
+        engine = database.connect(self.settings.database.url, read_only=True)
+        try:
+            return find(engine, inbox, hashes)
+        except sa.exc.DBAPIError:
+            return {}
+        finally:
+            engine.dispose()
 
 
 def _files(inbox: InboxSettings) -> Iterator[tuple[ImageFile, str]]:
@@ -65,7 +97,7 @@ def _entry(inbox: InboxSettings, outcome: Handled, path: str, placer: Placer, pr
         "confidence": None,
         "destination": None,
     }
-    if not isinstance(outcome, Classified | Rejected):
+    if isinstance(outcome, Withdrawn):
         return entry | {"reason": outcome.detail}
 
     entry["outcome"] = placement_of(outcome).value
@@ -73,6 +105,8 @@ def _entry(inbox: InboxSettings, outcome: Handled, path: str, placer: Placer, pr
         entry["destination"] = to_text(_destination(inbox.output, outcome, placer, promised))
     if isinstance(outcome, Rejected):
         return entry | {"reason": outcome.reason.value}
+    if isinstance(outcome, Duplicate):
+        return entry
     return entry | {"label": outcome.prediction.label, "confidence": outcome.prediction.confidence}
 
 

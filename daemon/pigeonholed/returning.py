@@ -22,7 +22,7 @@ from pigeonholed.finishing import explains
 from pigeonholed.images import Placement
 from pigeonholed.ledger import Hold
 from pigeonholed.paths import to_text
-from pigeonholed.placing import sidecar_of
+from pigeonholed.placing import alternatives, sidecar_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -127,6 +127,8 @@ class Returner:
             self._holds.remove(file.hold)
         for file in gone:
             self._remove_explanation(file)
+            if file.companions and file.hold.inbox in self._deliveries:
+                self._move_companions(file)
         self._sync(gone)
         self._ledger.cancel_return(stayed)
         self._end(gone)
@@ -156,8 +158,12 @@ class Returner:
         self._ledger.begin_return(files, hold=hold)
         # From before they leave until the rows say so, their names are nobody else's: two rows of one name would both
         # be taken for true after a kill.
-        moving = [file for file in files if not file.stays]
-        leaving = [(self._deliveries[file.hold.inbox].output.leaving, file.destination) for file in moving]
+        leaving = [
+            (self._deliveries[file.hold.inbox].output.leaving, name)
+            for file in files
+            if not file.stays
+            for name in (file.destination, *(companion.destination for companion in file.companions))
+        ]
         for names, name in leaving:
             names.add(name)
         done: list[Filed] = []
@@ -210,7 +216,31 @@ class Returner:
                     raise  # it may be half way: the intent stands, and the next start finishes what is there
                 return f"it cannot be put back: {(isinstance(error, OSError) and error.strerror) or error}"
         self._remove_explanation(file)
+        self._move_companions(file)
         return None
+
+    def _move_companions(self, file: Filed) -> None:
+        """What was filed with a file follows it back, under another name where its own is taken; safe to repeat."""
+        delivery = self._deliveries[file.hold.inbox]
+        for companion in file.companions:
+            source = os.path.join(delivery.output.root, companion.destination)
+            key = f"{file.arrival}.{companion.path.rpartition('.')[2]}"
+            for path in alternatives(companion.path, key, lambda _path: False):
+                target = os.path.join(delivery.inbox, path)
+                if not is_there(source):
+                    break
+                if _is_twice(source, target, copied=delivery.custody.copies):
+                    delivery.output.disk.sync([target], [os.path.dirname(target)])
+                    os.unlink(source)
+                    break
+                try:
+                    with beneath.folder(delivery.inbox, os.path.dirname(path), make=True) as fd:
+                        delivery.custody.put_back(source, os.path.join(beneath.path_of(fd), os.path.basename(path)))
+                except FileExistsError:
+                    continue
+                except (OSError, Unfit) as error:
+                    log.warning("sidecar_left", path=to_text(companion.destination), error=str(error))
+                    break
 
     def _remove_explanation(self, file: Filed) -> None:
         """The sidecar of a rejected file goes with it, if it is ours."""

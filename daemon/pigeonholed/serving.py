@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from pigeonholed.bundle import Bundle
     from pigeonholed.classifying import Classifier
-    from pigeonholed.images import Decoded, Outcome
+    from pigeonholed.images import Decoded
     from pigeonholed.imaging import PixelSpec
 
 log = structlog.get_logger()
@@ -51,7 +51,7 @@ class Served:
         """What the model wants to see."""
         return self.bundle.manifest.pixel_spec
 
-    def classify(self, batch: Sequence[Decoded], policies: Mapping[str, Policy]) -> list[Outcome]:
+    def classify(self, batch: Sequence[Decoded], policies: Mapping[str, Policy]) -> list[Classified | Rejected]:
         """Predict a batch; one outcome for each picture, in order.
 
         Args:
@@ -64,7 +64,7 @@ class Served:
         order = np.argsort(-probabilities, axis=1, kind="stable")[:, :most]
         best = np.take_along_axis(probabilities, order, axis=1)
         answered: list[bool] = [bool(np.isfinite(row).all()) for row in probabilities]
-        outcomes: list[Outcome] = []
+        outcomes: list[Classified | Rejected] = []
         for index, (decoded, ranks, values) in enumerate(zip(batch, order.tolist(), best.tolist(), strict=True)):
             if not answered[index]:
                 outcomes.append(_rejected(decoded))

@@ -21,6 +21,7 @@ from pigeonholed.template import FIELDS_SHOWN
 from pigeonholed.template import checked as checked_template
 
 _HOST_NAME = re.compile(r"(?=.{1,253}$)[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?(\.[A-Za-z0-9_-]+)*\.?")
+_SUFFIX = re.compile(r"(\.[A-Za-z0-9_-]{1,16}){1,2}")
 _PORT = re.compile(r"[0-9]{1,5}")
 
 MOST_PATH_BYTES = 4095  # PATH_MAX without its final NUL
@@ -111,6 +112,13 @@ def _pattern(given: str) -> str:
     return given
 
 
+def _suffix(given: str) -> str:
+    """An ending of names, in small letters; not one that would make our own `.reason.json` somebody's sidecar."""
+    if not _SUFFIX.fullmatch(given) or given.lower() == ".reason.json":
+        raise ValueError('a list of endings such as [".xmp"], each a dot and some letters, but not ".reason.json"')
+    return given.lower()
+
+
 AnyPath = Annotated[Path, BeforeValidator(_path), Field(description="a path")]
 OptionalPath = Annotated[Path | None, BeforeValidator(_optional_path), Field(description='a path, or "" for none')]
 Listen = Annotated[InstanceOf[Address], BeforeValidator(_address), Field(description='"host:port"')]
@@ -129,6 +137,12 @@ Count = Annotated[int, Field(ge=1, le=_MOST, description="a whole number, 1 or m
 Patterns = Annotated[
     tuple[Annotated[str, AfterValidator(_pattern)], ...],
     Field(strict=False, description='a list of patterns such as ["*.jpg"]'),
+]
+
+
+Suffixes = Annotated[
+    tuple[Annotated[str, AfterValidator(_suffix)], ...],
+    Field(strict=False, description='a list of endings such as [".xmp"]'),
 ]
 
 
@@ -199,6 +213,7 @@ class InboxSettings(Section):
     max_bytes: Count = 500_000_000
     include: Patterns = Field(default=("*",), min_length=1)
     exclude: Patterns = ()
+    sidecars: Suffixes = ()
 
 
 class BatchingSettings(Section):

@@ -50,7 +50,7 @@ class Marks:
     _STEP_S = 0.5
 
     def __init__(self, settle_s: float) -> None:
-        self._settle_s = settle_s
+        self.settle_s = settle_s
         self._spacing_s = settle_s / 20
         self._at_s: list[float] = []
         self._fs_ns: list[int] = []
@@ -68,13 +68,13 @@ class Marks:
                 self._fs_ns.clear()
         self._at_s.append(now_s)
         self._fs_ns.append(fs_ns)
-        old = bisect_right(self._at_s, now_s - self._settle_s) - 1
+        old = bisect_right(self._at_s, now_s - self.settle_s) - 1
         if old > 0:
             del self._at_s[:old], self._fs_ns[:old]
 
     def settled(self, ctime_ns: int, now_s: float) -> bool:
         """Whether a file of this change time has been unchanged for `settle_s`, for certain."""
-        index = bisect_right(self._at_s, now_s - self._settle_s) - 1
+        index = bisect_right(self._at_s, now_s - self.settle_s) - 1
         return index >= 0 and ctime_ns < self._fs_ns[index]
 
     def age_s(self, ctime_ns: int, now_s: float) -> float:

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
 from pigeonholed import tables
-from pigeonholed.images import STAYS, Status
+from pigeonholed.images import STAYS, Placement, Status
 from pigeonholed.statements import Prepared
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ class Steps:
 
         self.claim = inserted(images, *_CLAIMED)
         self.predict = inserted(tables.predictions)
-        self.inbox = inserted(tables.inboxes)
+        self.inbox = inserted(tables.inboxes, "name", "path")
         self.model = inserted(tables.models, "name", "version", "digest", "labels", "loaded_at")
         self.ingest = prepared(
             sa.update(images)
@@ -124,6 +124,18 @@ class Steps:
         looked_at = sa.select(images.c.id).where(images.c.token == STAYS)
         self.superseded = prepared(sa.delete(copied).where(path, copied.c.image_id.in_(looked_at)))
         self.forget = prepared(sa.delete(tables.copied).where(tables.copied.c.image_id == sa.bindparam("b_id")))
+        self._prepare_contents(insert, dialect)
+        sidecars = tables.sidecars
+        part = sa.and_(sidecars.c.image_id == sa.bindparam("b_id"), sidecars.c.part == sa.bindparam("b_part"))
+        self.companion = inserted(sidecars, "image_id", "part", "source_path", "size_bytes", "mtime_ns")
+        self.companion_copied = prepared(
+            sa.update(sidecars)
+            .where(part)
+            .values({name: sa.bindparam(f"b_{name}") for name in ("sha256", "size_bytes", "mtime_ns")})
+        )
+        self.companion_planned = prepared(
+            sa.update(sidecars).where(part).values(destination=sa.bindparam("b_destination"))
+        )
         self.attempt = prepared(sa.update(images).where(this).values(attempts=images.c.attempts + 1))
         # A number, not one more: said again after a lost acknowledgement, it is the same.
         self.deaths = prepared(sa.update(images).where(this).values(deaths=sa.bindparam("b_deaths")))
@@ -144,3 +156,39 @@ class Steps:
         self.retried = prepared(sa.delete(holds).where(held, holds.c.state == HoldState.RETRYING.value))
         self.unheld = prepared(sa.delete(holds).where(held))
         self.release = prepared(sa.delete(holds).where(holds.c.state == sa.bindparam("b_state")))
+
+    def _prepare_contents(self, insert: Any, dialect: Dialect) -> None:
+        """What is known of the contents that are filed."""
+        images, contents, inboxes = tables.images, tables.contents, tables.inboxes
+        this = sa.bindparam("b_id", type_=sa.BigInteger)
+        of_this = {
+            name: sa.select(images.c[name]).where(images.c.id == this).scalar_subquery() for name in ("inbox", "sha256")
+        }
+        columns = ("inbox", "sha256", "image_id")
+
+        def prepared(statement: ClauseElement) -> Prepared:
+            return Prepared.compile(statement, dialect)
+
+        self.content = Prepared.compile(insert(contents).on_conflict_do_nothing(), dialect, columns)
+        # By the primary key: an index on image_id alone would cost more than the rest.
+        self.discontent = prepared(
+            sa.delete(contents).where(
+                contents.c.inbox == of_this["inbox"],
+                contents.c.sha256 == of_this["sha256"],
+                contents.c.image_id == this,
+            )
+        )
+        standing = sa.select(images.c.inbox, images.c.sha256, images.c.id).where(
+            images.c.id > sa.bindparam("b_from"),
+            images.c.id <= sa.bindparam("b_to"),
+            images.c.inbox == sa.bindparam("b_inbox"),
+            images.c.sha256.is_not(None),
+            sa.or_(*(images.c.status == state.value for state in (Status.PLANNED, Status.FILED))),
+            sa.or_(*(images.c.outcome == kind.value for kind in (Placement.SORTED, Placement.UNSURE))),
+        )
+        self.contents_of = prepared(insert(contents).from_select(columns, standing).on_conflict_do_nothing())
+        self.contents_known = prepared(
+            sa.update(inboxes)
+            .where(inboxes.c.name == sa.bindparam("b_inbox"), inboxes.c.contents_to < sa.bindparam("b_known"))
+            .values(contents_to=sa.bindparam("b_known"))
+        )

@@ -56,14 +56,16 @@ def _tidy(hold: HoldFolder, tokens: Sequence[str], deliveries: Mapping[str, Deli
     """Resolve what is left in the folders of some batches, whose rows are asked for in one go."""
     folders = [os.path.join(hold.root, token) for token in tokens]
     held = [found for folder in folders for name in _names(folder) if (found := parse_held(name)) is not None]
-    for arrival, status in ledger.arrivals([number for number, _key in held]):
-        name = os.path.join(hold.root, arrival.token, held_name(arrival))
-        if status in _COPY_IS_SAFE:
-            _remove(name)
-        elif status is Status.VANISHED and arrival.file.inbox in deliveries and os.path.lexists(name):
-            # It was held while its inbox was away and seemed to be empty: it goes back, and is a new arrival.
-            delivery = deliveries[arrival.file.inbox]
-            Held(delivery.inbox, hold).give_back(arrival, delivery.output.disk)
+    for picture, status in ledger.arrivals(sorted({number for number, _key in held})):
+        for arrival in (picture, *picture.companions):
+            name = os.path.join(hold.root, arrival.token, held_name(arrival))
+            stays = arrival.part or status is Status.VANISHED
+            if arrival.copied if arrival.part else status in _COPY_IS_SAFE:
+                _remove(name)
+            elif stays and arrival.file.inbox in deliveries and os.path.lexists(name):
+                # It was held while its inbox was away and seemed to be empty: it goes back, and is a new arrival.
+                delivery = deliveries[arrival.file.inbox]
+                Held(delivery.inbox, hold).give_back(arrival, delivery.output.disk)
     hold.close()
     orphans = 0
     for folder in folders:

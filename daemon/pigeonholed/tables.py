@@ -119,6 +119,20 @@ reviews = Table(
     Column("reviewer", Text),
 )
 
+# Files that travel with a picture. Only a copy that is durable has a hash; what was never taken has no destination.
+sidecars = Table(
+    "sidecars",
+    metadata,
+    Column("image_id", ForeignKey("images.id", ondelete="CASCADE"), primary_key=True, autoincrement=False),
+    Column("part", Integer, primary_key=True, autoincrement=False),
+    Column("source_path", Text, nullable=False),
+    Column("size_bytes", BigInteger, nullable=False),
+    Column("mtime_ns", BigInteger, nullable=False),
+    Column("sha256", String(64)),
+    Column("destination", Text),
+    sqlite_with_rowid=False,
+)
+
 # Files that were put back, or are being put back: the intent is durable before anything moves. The daemon passes over
 # a held file until it changes or is released; `retrying` ones are only remembered until they are back.
 holds = Table(
@@ -166,7 +180,25 @@ copied = Table(
 )
 
 # An inbox that was seen before may be missing for a while (a lost mount); one that never was is a mistake.
-inboxes = Table("inboxes", metadata, Column("name", Text, primary_key=True), Column("path", Text, nullable=False))
+# `contents_to`: of rows up to this id, `contents` holds all that it should.
+inboxes = Table(
+    "inboxes",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("path", Text, nullable=False),
+    Column("contents_to", BigInteger, nullable=False, server_default="0"),
+)
+
+# Which contents are filed (or on their way there by a plan), for inboxes that set duplicates aside; only those pay for
+# it. Duplicates themselves and rejected files are not in it.
+contents = Table(
+    "contents",
+    metadata,
+    Column("inbox", Text, primary_key=True),
+    Column("sha256", String(64), primary_key=True),
+    Column("image_id", BigInteger, primary_key=True, autoincrement=False),
+    sqlite_with_rowid=False,
+)
 
 # One row: who this database is, so that two databases never share an output folder.
 identity = Table("identity", metadata, Column("id", String(32), primary_key=True))

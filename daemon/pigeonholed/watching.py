@@ -17,6 +17,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from pigeonholed.companions import Company, is_companion
 from pigeonholed.disk import is_written_to
 from pigeonholed.formats import end_is_missing
 from pigeonholed.hints import Hints
@@ -43,7 +44,7 @@ _LEFT = {
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """How an inbox is watched; times in seconds."""
+    """How an inbox is watched; times in seconds, `sidecars` in small letters."""
 
     name: str
     root: str
@@ -51,6 +52,7 @@ class Rules:
     incomplete_s: float
     rescan_s: float
     recursive: bool
+    sidecars: tuple[str, ...] = ()
 
 
 class Watch:
@@ -91,6 +93,7 @@ class Watch:
         self.recovered = 0
         self._announced = True
         self._names = names
+        self._company = Company(rules.name, rules.root, rules.sidecars, self.marks, self._is_open, names)
         self._fs_time_ns = fs_time_ns
         self._passes_over = passes_over
         self._on_complete = on_complete
@@ -180,7 +183,7 @@ class Watch:
     def _passed_over(self, path: str) -> bool:
         """Whether a hinted path is one that a scan would not come by."""
         folders = path.split("/")[:-1]
-        if folders and not self.rules.recursive:
+        if (folders and not self.rules.recursive) or is_companion(path, self.rules.sidecars):
             return True
         return self._names.ignores(path) or any(self._names.prunes(folder) for folder in folders)
 
@@ -205,6 +208,8 @@ class Watch:
                     if entry.is_dir(follow_symlinks=False):
                         if self.rules.recursive and not self._names.prunes(entry.name):
                             folders.append(path)
+                    elif is_companion(path, self.rules.sidecars):
+                        self._counting[Ineligible.SIDECAR] += 1
                     elif self._names.ignores(path):
                         self._counting[Ineligible.EXCLUDED] += 1
                     else:
@@ -218,6 +223,7 @@ class Watch:
         except OSError as error:
             self._count_left(error)
             self.window.forget(path)
+            self._company.forget(path)
             return None
         if not stat.S_ISREG(status.st_mode):
             self.window.forget(path)
@@ -233,7 +239,9 @@ class Watch:
             if unchanged_s < self.rules.settle_s:
                 self._look_again(path, now_s + self.rules.settle_s - unchanged_s)
                 return None
-        if not self._whole(path, full_path, signature, now_s):
+        whole = self._whole(path, full_path, signature, now_s)
+        companions = self._companions(path, signature, now_s) if whole else None
+        if companions is None:
             return None
         announced = self.window.was_announced(path)
         announced = self._announced if announced is None else announced
@@ -241,7 +249,23 @@ class Watch:
         self.window.forget(path)
         if (age_s := self.marks.age_s(signature.ctime_ns, now_s)) > -_CLOCKS_DIFFER_S:
             self._on_complete(max(0.0, age_s))
-        return ImageFile(self.rules.name, path, signature.size, signature.mtime_ns)
+        return ImageFile(self.rules.name, path, signature.size, signature.mtime_ns, companions)
+
+    def _companions(self, path: str, signature: Signature, now_s: float) -> tuple[ImageFile, ...] | None:
+        """What is to travel with a complete picture; None while some of that still changes and may be waited for."""
+        found, wait_s = self._company.beside(path, now_s)
+        if wait_s > 0:
+            waited_s = self.window.unchanged_s(path, signature, now_s, announced=self._announced)
+            if waited_s < self.rules.settle_s + self.rules.incomplete_s:
+                self._look_again(path, now_s + wait_s)
+                return None
+        self._company.forget(path)
+        return found
+
+    def _is_open(self, path: str, signature: Signature, now_s: float) -> bool:
+        """Whether somebody is known to write to a file that was changed lately."""
+        lately = self.marks.age_s(signature.ctime_ns, now_s) < self.rules.settle_s + _WRITERS_PAUSE_AT_MOST_S
+        return _peek(path, signature.size, ask_for_writers=lately)[2]
 
     def _whole(self, path: str, full_path: str, signature: Signature, now_s: float) -> bool:
         """Whether the file can be read, its end is there and nobody writes; or it has been waited for long enough."""

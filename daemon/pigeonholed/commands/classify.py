@@ -148,7 +148,7 @@ def _looked_at(served: Served, top_k: int, paths: Iterator[str]) -> Iterator[tup
 
 
 def _facts(path: str, outcome: Handled, served: Served) -> dict[str, Any]:
-    from pigeonholed.images import Classified, Reason, Rejected
+    from pigeonholed.images import Classified, Reason, Rejected, Withdrawn
     from pigeonholed.paths import to_text
     from pigeonholed.placing import placement_of
 
@@ -169,8 +169,8 @@ def _facts(path: str, outcome: Handled, served: Served) -> dict[str, Any]:
             facts["top"] = [{"label": label, "confidence": confidence} for label, confidence in prediction.ranked]
         case Rejected(reason=reason, detail=detail):
             facts["reason"], facts["detail"] = reason.value, detail
-        case _:
-            facts["reason"], facts["detail"] = Reason.IO_ERROR.value, outcome.detail
+        case Withdrawn(detail=detail):
+            facts["reason"], facts["detail"] = Reason.IO_ERROR.value, detail
     return facts
 
 

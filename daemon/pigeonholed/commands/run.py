@@ -87,5 +87,5 @@ def _rehearse(settings: Settings, *, as_json: bool) -> None:
         if as_json:
             click.echo(json.dumps(entry, ensure_ascii=True))
             continue
-        why = entry["reason"] or f"{entry['label']} {entry['confidence']:.1%}"
+        why = entry["reason"] or (entry["label"] and f"{entry['label']} {entry['confidence']:.1%}") or entry["outcome"]
         click.echo(one_line(f"{entry['inbox']}/{entry['path']} → {entry['destination'] or 'stays'}  ({why})"))

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from pigeonholed.batching import batches
 from pigeonholed.channel import Channel
 from pigeonholed.decoding import decode_here, examine
+from pigeonholed.duplicates import Originals
 from pigeonholed.engines.classifiers import Classifiers
 from pigeonholed.engines.decoders import Decoders, Suspected
 from pigeonholed.images import Decoded, Status, Withdrawn
@@ -47,6 +48,7 @@ class Route:
     lane: Lane
     policy: Policy
     inbox: str = ""
+    sets_aside: bool = False  # what has the bytes of a filed picture is not shown to a model
 
 
 class Flow:
@@ -130,6 +132,7 @@ class LocalEngine:
         self._patience = patience
         self._metrics = metrics
         self._durations = metrics.stage_duration_seconds.labels
+        self._originals = Originals([it for it in routes if routes[it].sets_aside], ledger, patience, "decode")
         self._files: Channel[Arrival] = Channel(sizes.max_batch_size * 4)
         self._outcomes: Channel[Handled] = Channel(sizes.max_batch_size * 4)
         self._lanes = list({id(route.lane): route.lane for route in routes.values()}.values())
@@ -234,13 +237,17 @@ class LocalEngine:
     def _judged(self, result: Decoded | Rejected | Withdrawn) -> None:
         """Take what became of a suspect; nobody waited for it, so it was in no lane's flow."""
         if isinstance(result, Decoded):
-            self._routes[result.arrival.file.inbox].lane.decoded.put([result])
+            fresh, known = self._originals.told_apart([result])
+            self._routes[result.arrival.file.inbox].lane.decoded.put(fresh)
+            self._outcomes.put(known)
         else:
             self._outcomes.put([result])
 
     def _pass_on(self, chunk: Sequence[Arrival], ready: Mapping[int, list[Decoded]], refused: list[Handled]) -> None:
         for lane in self._lanes:
-            lane.decoded.put(ready.get(id(lane), ()))
+            fresh, known = self._originals.told_apart(ready.get(id(lane), ()))
+            lane.decoded.put(fresh)
+            refused += known
         self._outcomes.put(refused)
         # Only now, so that a model which sees nothing more on its way has everything already.
         self._leave_flow(chunk)
