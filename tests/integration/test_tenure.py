@@ -136,6 +136,31 @@ def test_lost_connection_that_lives_on_at_the_server_is_ended_there(url: str) ->
     assert _names(url) == {"a"}
 
 
+@pytest.fixture
+def modest(postgres: Server, url: str) -> Iterator[str]:
+    """The address for a role that may do what the service does, where the provider keeps the log's place to itself."""
+    postgres.execute("CREATE ROLE modest LOGIN PASSWORD 'm'")
+    with psycopg.connect(plain(url)) as connection:
+        connection.execute("GRANT ALL ON ALL TABLES IN SCHEMA public TO modest")
+        connection.execute("GRANT ALL ON ALL SEQUENCES IN SCHEMA public TO modest")
+        connection.execute("REVOKE EXECUTE ON FUNCTION pg_current_wal_lsn() FROM PUBLIC")
+    yield make_url(url).set(username="modest", password="m").render_as_string(hide_password=False)
+    with psycopg.connect(plain(url)) as connection:
+        connection.execute("DROP OWNED BY modest")
+    postgres.execute("DROP ROLE modest")
+
+
+def test_role_that_is_no_administrator_can_write_and_is_told_less_of_others(url: str, modest: str) -> None:
+    with _writing(modest) as (engine, writer):
+        writer.write([_insert(engine, "a")])
+        writer._disconnect()
+        writer.write([_insert(engine, "b")])
+    with _writing(url), _writing(modest, begun=False) as (_engine, second), pytest.raises(Occupied) as told:
+        second.begin()
+    assert str(told.value).startswith("another process already writes to the database")
+    assert _names(url) == {"a", "b"}
+
+
 def test_commits_are_durable_whatever_the_server_says_and_readers_cannot_write(postgres: Server, url: str) -> None:
     name = make_url(url).database
     for setting in (
