@@ -7,13 +7,18 @@ ARGS ?=
 KILLS ?= 10000
 CUTS ?= 100
 ENDURE_S ?= 7200
+PG_KILLS ?= 20
 
 # Those that run in this process, and fast: what daemons of their own do is not seen.
 COVERAGE := $(addprefix tests/unit/test_,$(addsuffix .py,beneath claiming copy_custody copying_files disk finishing \
 	locking output patience probing store)) \
-	$(addprefix tests/integration/test_,$(addsuffix .py,copying ledger recovery returning writer))
+	$(addprefix tests/integration/test_,$(addsuffix .py,copying ledger recovery returning tenure writer))
 
-.PHONY: help install install-ray demo test coverage lint bench accuracy trust soak endurance
+# The tests of the whole program, once more, each working folder with a database on a server.
+ON_POSTGRES := tests/pipeline $(addprefix tests/integration/test_,$(addsuffix .py,absence commands conservation copying \
+	hostile_names odd_files operations reload swaps)) $(addprefix tests/crash/test_,$(addsuffix .py,kill pauses poison))
+
+.PHONY: help install install-ray demo test test-postgres coverage lint bench accuracy trust soak endurance
 .DELETE_ON_ERROR:
 
 help: ## this list
@@ -28,6 +33,10 @@ demo: $(STAMP) ## the main job on real pictures: trains, serves, sorts; look at 
 
 test: $(STAMP) ## all tests, two files at a time; ARGS='-k name' for some
 	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+
+test-postgres: $(STAMP) ## the tests of the whole program on Postgres: on a server of their own, or PIGEONHOLED_TEST_POSTGRES=URL
+	PIGEONHOLED_TEST_DATABASE=postgres PIGEONHOLED_TEST_KILLS=$(PG_KILLS) \
+		$(BIN)/python -m pytest -n 2 --dist loadfile $(ON_POSTGRES) $(ARGS)
 
 coverage: $(STAMP) ## fails unless tests take every branch of the protocol's modules, which pyproject.toml names
 	$(BIN)/python -m coverage run -m pytest -q -m "not slow" $(COVERAGE)

@@ -56,11 +56,7 @@ def postgres() -> Server:
 @pytest.fixture(scope="session")
 def migrated_template(postgres: Server) -> str:
     """The address of a Postgres database of the newest schema, to be copied."""
-    url = postgres.keep(postgres.make())
-    engine = database.connect(url)
-    database.upgrade(engine)
-    engine.dispose()
-    return url
+    return postgres.template()
 
 
 @pytest.fixture(params=["sqlite", "postgres"])

@@ -129,7 +129,7 @@ class Workspace:
 
         Under `make test-postgres` each has a database on a server.
         """
-        url = shared_server().make() if url is None and ON_POSTGRES else url
+        url = shared_server().make_migrated() if url is None and ON_POSTGRES else url
         (root / "inbox").mkdir(parents=True)
         make_bundle(root / "staging", publish_into=root / "models")
         text = CONFIG.format(settle_s=settle_s, incomplete_s=incomplete_s, listen=listen, inbox=variant.inbox)

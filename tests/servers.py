@@ -48,6 +48,7 @@ class Server:
 
     url: URL
     _made: list[str] = field(default_factory=list)
+    _template: str | None = None
 
     def make(self, template: str | None = None) -> str:
         """Make a database, empty or a copy of another one that nobody is connected to; returns its address."""
@@ -56,6 +57,24 @@ class Server:
         self.execute(f"CREATE DATABASE {name}{like}")
         url = self.url.set(database=name).render_as_string(hide_password=False)
         self._made.append(url)
+        return url
+
+    def template(self) -> str:
+        """The address of a database of the newest schema, to be copied: that is faster than migrating each."""
+        if self._template is None:
+            from pigeonholed import database
+
+            self._template = self.keep(self.make())
+            engine = database.connect(self._template)
+            database.upgrade(engine)
+            engine.dispose()
+        return self._template
+
+    def make_migrated(self) -> str:
+        """Make a database of the newest schema, with an identity of its own; returns its address."""
+        url = self.make(self.template())
+        with psycopg.connect(plain(url)) as connection:
+            connection.execute("UPDATE identity SET id = %s", (secrets.token_hex(16),))
         return url
 
     def drop(self, url: str) -> None:

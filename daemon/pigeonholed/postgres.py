@@ -27,7 +27,7 @@ MIGRATING = 0x7069_6765_6F6E
 # keeps the locks of a connection that is gone.
 _IDLE_S, _INTERVAL_S, _COUNT = 10, 5, 3
 _UNANSWERED_MS = 1000 * (_IDLE_S + _INTERVAL_S * _COUNT)
-_OURS: Mapping[str, Any] = {
+_OURS: dict[str, Any] = {
     "connect_timeout": 5,
     "keepalives": 1,
     "keepalives_idle": _IDLE_S,
@@ -130,16 +130,16 @@ def dump(engine: Engine, draft: Path, file: Path) -> None:
     _arguments, given = engine.dialect.create_connect_args(engine.url)
     named: dict[str, Any] = {key: value for key, value in given.items() if key != "context"}
     password = named.pop("password", None)
-    where = make_conninfo(**named)
-    command = ["pg_dump", "--format=custom", "--no-password", f"--dbname={where}"]
-    program = shutil.which(command[0])
+    program = shutil.which("pg_dump")
     if program is None:
-        shown = shlex.join([*command[:2], f"--file={file}", f"--dbname={redacted(where)}"])
+        shown = shlex.join(
+            ["pg_dump", "--format=custom", f"--file={file}", f"--dbname={redacted(make_conninfo(**named))}"]
+        )
         raise Missing(f"cannot write a backup to {file}: pg_dump is not installed here; where it is, run: {shown}")
     # Of the environment: anybody may read the arguments of a process.
     environment = os.environ | ({} if password is None else {"PGPASSWORD": str(password)})
     done = subprocess.run(
-        [program, *command[1:], f"--file={draft}"],
+        [program, "--format=custom", "--no-password", f"--file={draft}", f"--dbname={make_conninfo(**_OURS | named)}"],
         check=False,
         stdin=subprocess.DEVNULL,
         capture_output=True,

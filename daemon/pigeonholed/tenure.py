@@ -11,6 +11,7 @@ none of this: it is on the machine whose state folder is locked already.
 from __future__ import annotations
 
 import secrets
+import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +32,10 @@ _HOLDERS = (
     "AND held.database = (SELECT oid FROM pg_database WHERE datname = current_database()) "
     f"AND (CAST(held.classid AS bigint) << 32) | CAST(held.objid AS bigint) = {_KEY}"
 )
+
+
+_ENDS_WITHIN_S = 1.0  # a process or a connection that is just ending
+_LOOK_EVERY_S = 0.02
 
 
 class Occupied(DatabaseUnavailable):
@@ -64,9 +69,11 @@ class Tenure:
             return
         with connection.begin():
             connection.execute(sa.select(sa.func.set_config("application_name", self.name, False)))
-            if not connection.scalar(sa.text(_TAKE)):
-                self._end_our_own(connection)
+        gives_up_s = time.monotonic() + _ENDS_WITHIN_S
+        while not self._lock(connection):
+            if time.monotonic() >= gives_up_s:
                 raise Occupied(_occupied(connection))
+            time.sleep(_LOOK_EVERY_S)
         with connection.begin():
             if self._mark is None:
                 # A new version of the row: its transaction is our mark, and stays until the next process does the same.
@@ -80,12 +87,19 @@ class Tenure:
                 "copy: beginning anew with what is in it"
             )
 
-    def _end_our_own(self, connection: Connection) -> None:
-        """End a connection that we lost and the server still holds for alive, perhaps in the middle of a commit."""
-        connection.execute(
-            sa.text(f"SELECT pg_terminate_backend(held.pid) {_HOLDERS} AND holder.application_name = :name"),
-            {"name": self.name},
-        )
+    def _lock(self, connection: Connection) -> bool:
+        """Take the lock if it is free.
+
+        A connection that we lost and the server still holds for alive, perhaps in the middle of a commit, is ended.
+        """
+        with connection.begin():
+            if connection.scalar(sa.text(_TAKE)):
+                return True
+            connection.execute(
+                sa.text(f"SELECT pg_terminate_backend(held.pid) {_HOLDERS} AND holder.application_name = :name"),
+                {"name": self.name},
+            )
+        return False
 
 
 def _mark(connection: Connection) -> tuple[Any, ...]:
@@ -103,13 +117,16 @@ def _mark(connection: Connection) -> tuple[Any, ...]:
 
 
 def _occupied(connection: Connection) -> str:
-    holder = connection.execute(
-        sa.text(
-            "SELECT held.pid, coalesce(host(holder.client_addr), 'the same machine') AS place, "
-            f"to_char(holder.backend_start, 'YYYY-MM-DD HH24:MI:SS') AS since {_HOLDERS} LIMIT 1"
-        )
-    ).one_or_none()
-    who = "another process" if holder is None else f"a process on {holder.place} (connected since {holder.since} UTC)"
+    with connection.begin():
+        holder = connection.execute(
+            sa.text(
+                "SELECT coalesce(host(holder.client_addr), 'the machine of the server') AS place, "
+                f"to_char(holder.backend_start, 'YYYY-MM-DD HH24:MI:SS') AS since {_HOLDERS} LIMIT 1"
+            )
+        ).one_or_none()
+    who = "another process"  # of other roles, the server tells no more than that
+    if holder is not None and holder.since is not None:
+        who = f"a process on {holder.place} (connected since {holder.since} UTC)"
     return (
         f"{who} already writes to the database {shown_of(connection.engine)}; "
         "stop it first, or give this one a database of its own"

@@ -15,10 +15,12 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
+import psycopg
 import pytest
 from sqlalchemy.engine import make_url
 
 from forking import Forker, forking
+from pigeonholed.tenure import _TAKE
 from proxies import proxy
 from running import VARIANTS, Workspace, drop_twenty, environment, picture, until, working
 from servers import OwnServer, own_server
@@ -201,6 +203,33 @@ def test_second_daemon_on_the_database_is_refused_and_names_the_machine(
     _ended(forker, workspace, pid)
     assert other.run("run", "--once").returncode == 0
     assert not (other.inbox / "b.png").exists()
+
+
+def test_daemon_that_was_overtaken_begins_anew_with_what_is_in_the_database(
+    forker: Forker, server: OwnServer, tmp_path: Path
+) -> None:
+    """Another process comes between: its ids and its rows are its own."""
+    workspace = _made(tmp_path, server)
+    drop_twenty(workspace)
+    pid = forker.start(workspace.root, patched=SOON)
+    until(workspace.filed, "the first files")
+    ending = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE 'pigeonholed writer%'"
+    with psycopg.connect(workspace.database, autocommit=True) as other:
+
+        def overtakes() -> bool:
+            other.execute(ending)
+            return other.execute(_TAKE).fetchone() == (True,)  # type: ignore[call-overload]
+
+        until(overtakes, "the lock of who writes")
+        row = "inbox, source_path, status, arrived_at, arrival, token"
+        other.execute(
+            f"INSERT INTO images (id, {row}) SELECT max(id) + 1, 'other', 'x', 'vanished', now(), 'a', 't' FROM images"
+        )
+        other.execute("UPDATE identity SET id = id")
+    drop_twenty(workspace, "later/")
+    log = _ended(forker, workspace, pid)
+    assert "another process has written to the database" in log
+    assert log.count('"service_ready"') == 2
 
 
 def test_server_that_stands_still_turns_readiness_red_and_does_not_hold_up_the_end(

@@ -63,6 +63,7 @@ def test_daemon_that_is_stopped_keeps_its_place_and_goes_on(forker: Forker, work
     _end(forker, workspace, pid)
 
 
+@pytest.mark.sqlite
 def test_locked_database_is_waited_for_and_no_batch_is_lost(forker: Forker, workspace: Workspace) -> None:
     drop_twenty(workspace)
     pid = forker.start(workspace.root)

@@ -10,13 +10,12 @@ import re
 import shutil
 import signal
 import socket
-import sqlite3
 import stat
 import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,7 +31,7 @@ from auditor import Dropped, audit
 from bundles import publish_tiny
 from pigeonholed.classifying import find_gpu
 from pigeonholed.cli import cli
-from records_of import NotThere
+from records_of import NotThere, change
 from running import Running, Workspace, environment, picture, unprivileged, until
 
 CONFIG = """
@@ -159,6 +158,7 @@ def test_configuration_with_a_fault_is_refused_in_one_line_and_nothing_is_made(w
     assert snapshot(workspace.root) == before
 
 
+@pytest.mark.sqlite
 def test_all_faults_of_a_configuration_are_told_in_one_go_and_passwords_never(workspace: Workspace) -> None:
     edit(workspace, "settle_s = 0.0", "settle_s = -1\ncolour = 1")
     edit(workspace, "[metrics]", '[database]\nurl = "postgres://me:hunter2@db/x"\n[metrics]\nport = 9')
@@ -246,9 +246,7 @@ def _other_owner(workspace: Workspace) -> None:
 
 def _newer_schema(workspace: Workspace) -> None:
     _make_database(workspace)
-    with closing(sqlite3.connect(workspace.database)) as connection:
-        connection.execute("UPDATE alembic_version SET version_num = '9999'")
-        connection.commit()
+    change(workspace.database, "UPDATE alembic_version SET version_num = '9999'")
 
 
 def _read_only_database(workspace: Workspace) -> None:
@@ -298,6 +296,7 @@ class Refusal:
     exit_code: int
     words: Sequence[str]
     as_root: bool = True
+    of_file: bool = False  # it is about SQLite's file
 
 
 REFUSALS = {
@@ -332,24 +331,39 @@ REFUSALS = {
         _config("[metrics]", '[runtime]\ndevice = "gpu"\n[metrics]'), 69, ["GPU|gpu", "device"]
     ),
     "database that is none": Refusal(
-        _file("pigeonholed.db", b"not a database at all" * 400), 69, ["pigeonholed.db", "is not a database"]
+        _file("pigeonholed.db", b"not a database at all" * 400),
+        69,
+        ["pigeonholed.db", "is not a database"],
+        of_file=True,
     ),
     "newer schema": Refusal(_newer_schema, 69, ["schema 9999", "newer pigeonholed", "install the newer"]),
     "database that may not be written": Refusal(
-        _read_only_database, 69, ["pigeonholed.db", "read-?only|may not|cannot be written"], as_root=False
+        _read_only_database,
+        69,
+        ["pigeonholed.db", "read-?only|may not|cannot be written"],
+        as_root=False,
+        of_file=True,
     ),
     "database in a folder that may not be written": Refusal(
-        _database_in_read_only_folder, 69, ["db/results.db", "folder .*/db cannot be written to"], as_root=False
+        _database_in_read_only_folder,
+        69,
+        ["db/results.db", "folder .*/db cannot be written to"],
+        as_root=False,
+        of_file=True,
     ),
     "database in a folder that is not there": Refusal(
         _config("[metrics]", '[database]\nurl = "sqlite:///nowhere/results.db"\n[metrics]'),
         69,
         ["nowhere/results.db", "folder .*nowhere does not exist"],
+        of_file=True,
     ),
 }
 
 
-@pytest.mark.parametrize("name", REFUSALS)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[pytest.mark.sqlite] if refusal.of_file else []) for name, refusal in REFUSALS.items()],
+)
 def test_start_that_cannot_succeed_ends_with_one_clear_message_and_changes_nothing(
     workspace: Workspace, name: str
 ) -> None:
@@ -359,7 +373,8 @@ def test_start_that_cannot_succeed_ends_with_one_clear_message_and_changes_nothi
     before = [] if refusal.as_root else unprivileged()
     refusal.spoil(workspace)
     there = snapshot(workspace.root, OURS)
-    database = workspace.database.read_bytes() if workspace.database.exists() else b""
+    file = workspace.root / "pigeonholed.db"
+    database = file.read_bytes() if file.exists() else b""
     done = workspace.run("run", before=before)
     assert done.returncode == refusal.exit_code, done.stderr
     told = complaint(done)
@@ -371,7 +386,7 @@ def test_start_that_cannot_succeed_ends_with_one_clear_message_and_changes_nothi
         after.pop("sorted", None)  # an empty folder may have been made by then
     assert after == there
     if database:
-        assert workspace.database.read_bytes() == database
+        assert file.read_bytes() == database
 
 
 def test_taken_port_is_named_and_check_finds_it_too(workspace: Workspace) -> None:
@@ -918,6 +933,7 @@ def test_check_of_a_sound_folder_has_one_line_each_and_leaves_the_folders_as_the
     assert snapshot(workspace.root, r"pigeonholed\.(db-(wal|shm)|lock)") == before
 
 
+@pytest.mark.sqlite
 def test_check_tells_every_fault_at_once_and_ends_with_the_code_of_the_first(workspace: Workspace) -> None:
     shutil.rmtree(workspace.inbox)
     _changed_byte(workspace)
@@ -1070,6 +1086,7 @@ def test_models_are_listed_and_verified(workspace: Workspace) -> None:
     assert snapshot(workspace.root) == before
 
 
+@pytest.mark.sqlite
 def test_database_is_made_and_named_by_its_schema(workspace: Workspace) -> None:
     missing = workspace.run("db", "current", "--json")
     assert missing.returncode == 69

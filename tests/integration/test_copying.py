@@ -612,11 +612,11 @@ def test_dropper_who_goes_on_writing_changes_nothing_that_was_filed(tmp_path: Pa
 
 def _filed(workspace: Workspace) -> dict[tuple[str, str], bytes]:
     """By destination and hash of each row, the bytes that are there."""
-    engine = sa.create_engine(f"sqlite:///{workspace.database}")
-    with engine.connect() as connection:
-        rows = connection.execute(sa.select(tables.images.c.destination, tables.images.c.sha256)).all()
-    engine.dispose()
-    return {(row[0], row[1]): (workspace.output / row[0]).read_bytes() for row in rows if row[0] is not None}
+    return {
+        (row["destination"], row["sha256"]): (workspace.output / row["destination"]).read_bytes()
+        for row in workspace.rows()
+        if row["destination"] is not None
+    }
 
 
 @pytest.mark.slow

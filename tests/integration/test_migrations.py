@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import secrets
+import signal
+import subprocess
+import sys
 import threading
+import warnings
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
 from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy.engine import Engine
 
 from pigeonholed import database, records, tables
@@ -63,17 +71,104 @@ def test_schema_can_be_taken_back_to_nothing_and_made_again(empty: Engine) -> No
     assert set(_CONTRACT) <= _tables(empty)
 
 
-def test_rows_of_the_first_schema_are_kept_and_had_no_deaths(empty: Engine) -> None:
-    with empty.begin() as connection:
-        command.upgrade(database._alembic(connection), "0001")
-        columns = {"id": 7, "inbox": "camera", "source_path": "x", "status": "claimed", "arrival": "a", "token": "t"}
-        names = ", ".join(columns)
-        values = ", ".join(f":{name}" for name in columns)
-        statement = f"INSERT INTO images ({names}, arrived_at) VALUES ({values}, '2026-01-01 00:00:00')"
-        connection.execute(sa.text(statement), columns)
-    database.upgrade(empty)
-    with empty.connect() as connection:
-        assert connection.execute(sa.select(tables.images.c.id, tables.images.c.deaths)).all() == [(7, 0)]
+def test_every_revision_can_be_taken_back_and_made_again_with_rows_in_it(empty: Engine) -> None:
+    revisions = ["base", *reversed([script.revision for script in _scripts(empty).walk_revisions()])]
+    for before, after in pairwise(revisions):
+        with empty.begin() as connection:
+            command.upgrade(database._alembic(connection), after)
+        _fill(empty)
+        kept = _contents(empty)
+        with empty.begin() as connection:
+            command.downgrade(database._alembic(connection), before)
+        left = _contents(empty)
+        assert {table: len(rows) for table, rows in left.items()} == {table: len(kept[table]) for table in left}, after
+        with empty.begin() as connection:
+            command.upgrade(database._alembic(connection), after)
+        again = _contents(empty)
+        for table, rows in left.items():
+            assert [{name: row[name] for name in old} for row, old in zip(again[table], rows, strict=True)] == rows
+    assert database.upgrade(empty) == revisions[-1]
+    assert _contents(empty)["images"][0]["deaths"] == 0
+
+
+def _scripts(engine: Engine) -> ScriptDirectory:
+    return ScriptDirectory.from_config(database._alembic())
+
+
+def _reflected(engine: Engine) -> dict[str, sa.Table]:
+    metadata = sa.MetaData()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", sa.exc.SAWarning)  # what a partial index of SQLite says cannot be read back
+        metadata.reflect(engine)
+    return {name: table for name, table in metadata.tables.items() if name != "alembic_version"}
+
+
+def _contents(engine: Engine) -> dict[str, list[dict[str, object]]]:
+    """All rows as they are, table by table."""
+    with engine.connect() as connection:
+        return {
+            name: [dict(row) for row in connection.execute(table.select().order_by(*table.primary_key)).mappings()]
+            for name, table in _reflected(engine).items()
+        }
+
+
+def _fill(engine: Engine) -> None:
+    """A row in every table that has none."""
+    values: dict[type[sa.types.TypeEngine[Any]], object] = {
+        sa.DateTime: datetime(2026, 1, 1, tzinfo=UTC if engine.dialect.name == "postgresql" else None),
+        sa.JSON: ["cat"],
+        sa.Integer: 7,
+        sa.Float: 0.5,
+        sa.Text: "x",
+    }
+    found = _reflected(engine)
+    for table in sorted(found.values(), key=lambda table: bool(table.foreign_keys)):
+        row = {
+            column.name: next((value for kind, value in values.items() if isinstance(column.type, kind)), "x")
+            for column in table.columns
+        }
+        with engine.begin() as connection:
+            if connection.scalar(sa.select(sa.func.count()).select_from(table)) == 0:
+                connection.execute(table.insert().values(row))
+
+
+def test_two_processes_that_upgrade_at_once_make_one_schema(empty_url: str) -> None:
+    program = f"from pigeonholed import database; print(database.upgrade(database.connect({empty_url!r})))"
+    both = [
+        subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    for process in both:
+        out, err = process.communicate(timeout=120)
+        assert process.returncode == 0, err
+        assert out.strip() == database.newest_revision()
+    engine = database.connect(empty_url)
+    with engine.connect() as connection:
+        assert connection.scalar(sa.select(sa.func.count()).select_from(tables.identity)) == 1
+    engine.dispose()
+
+
+def test_migration_that_is_killed_half_way_leaves_the_old_schema(empty_url: str) -> None:
+    program = f"""
+import os, signal, sqlalchemy as sa
+from alembic import command
+from pigeonholed import database
+engine = database.connect({empty_url!r})
+with engine.begin() as connection:
+    command.upgrade(database._alembic(connection), "0001")
+@sa.event.listens_for(engine, "after_cursor_execute")
+def die(_connection, _cursor, statement, *_more):
+    if "images_poison" in statement:
+        os.kill(os.getpid(), signal.SIGKILL)
+database.upgrade(engine)
+"""
+    done = subprocess.run([sys.executable, "-c", program], check=False, capture_output=True, text=True, timeout=120)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    engine = database.connect(empty_url)
+    assert database.current_revision(engine) == "0001"
+    assert "deaths" not in {column["name"] for column in sa.inspect(engine).get_columns("images")}
+    assert database.upgrade(engine) == database.newest_revision()
+    engine.dispose()
 
 
 def test_upgrading_twice_changes_nothing_and_keeps_the_identity(empty: Engine) -> None:

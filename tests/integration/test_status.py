@@ -155,6 +155,9 @@ def test_json_is_what_the_daemon_says(config: Path) -> None:
 
 
 def test_without_a_daemon_the_database_is_counted(config: Path, db: Engine) -> None:
+    if db.dialect.name != "sqlite":
+        url = db.url.render_as_string(hide_password=False)
+        config.write_text(f'{CONFIG}[database]\nurl = "{url}"\n')
     record(
         db,
         ("camera", "filed", "sorted"),
@@ -189,10 +192,12 @@ def test_without_a_daemon_the_database_is_counted(config: Path, db: Engine) -> N
     assert "old" in shown.output
 
 
-def test_counting_leaves_the_database_as_it_is(config: Path, db: Engine) -> None:
+def test_counting_leaves_the_database_as_it_is(config: Path, migrated_file: Path) -> None:
+    file = config.parent / "pigeonholed.db"
+    shutil.copy(migrated_file, file)
+    db = database.connect(f"sqlite:///{file}")
     record(db, ("camera", "filed", "sorted"))
     db.dispose()
-    file = config.parent / "pigeonholed.db"
     with closing(sqlite3.connect(file)) as connection:
         connection.execute("PRAGMA journal_mode=DELETE")  # which a connection that may write would change back
     before = file.read_bytes()

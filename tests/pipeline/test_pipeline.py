@@ -88,7 +88,7 @@ class Place:
     decode_workers: int = 2
     max_wait_s: float = 0.05
     max_decode_s: float = 60.0
-    url: str | None = field(default_factory=lambda: shared_server().make() if ON_POSTGRES else None)
+    url: str | None = field(default_factory=lambda: shared_server().make_migrated() if ON_POSTGRES else None)
 
     @property
     def database(self) -> Database:
@@ -821,7 +821,7 @@ def test_output_of_another_database_is_refused(place: Place) -> None:
     if place.url is None:
         (place.root / "pigeonholed.db").unlink()
     else:
-        place.url = shared_server().make()
+        place.url = shared_server().make_migrated()
     with pytest.raises(Misconfigured, match="belongs to another database"):
         place.run_once()
 

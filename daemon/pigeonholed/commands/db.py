@@ -57,7 +57,14 @@ def current(ctx: click.Context, as_json: bool, config: Path | None) -> None:
 @config_option
 @click.pass_context
 def backup(ctx: click.Context, file: Path, as_json: bool, config: Path | None) -> None:
-    """Write a consistent copy of the database to FILE, also while the daemon works; nothing is overwritten."""
+    """Write a consistent copy of the database to FILE, also while the daemon works; nothing is overwritten.
+
+    An SQLite database becomes another SQLite file. A database on a Postgres server is written by pg_dump, which must
+    be installed where the daemon runs and be as new as the server, in its custom format, for pg_restore:
+    `pigeonholed db backup results.dump`, then `pg_restore --dbname=NEW results.dump`.
+
+    Exit code 0 when FILE is complete, 69 when it could not be written; nothing is left of it then.
+    """
     from pigeonholed.config import load_settings
     from pigeonholed.operations import alone
     from pigeonholed.reaching import perform
