@@ -56,8 +56,7 @@ def test_killed_at_calls_of_every_kind_nothing_is_lost_or_twice(workspace: Works
     kills = [
         Fault("kill", site=site, first=number, after=after)
         for site, count in of_moves.items()
-        for number in sorted({1, count})
-        for after in (False, True)
+        for number, after in ((1, False), (count, True))
     ]
     killed, version = 0, 1
     for number, fault in enumerate(kills):
@@ -71,4 +70,4 @@ def test_killed_at_calls_of_every_kind_nothing_is_lost_or_twice(workspace: Works
         assert versions(workspace) == {version}
         version = 3 - version
     print(f"{killed} kills at {len(of_moves)} kinds of calls")
-    assert killed > 0.7 * len(kills) > 10
+    assert killed > 0.7 * len(kills) > 6

@@ -27,7 +27,9 @@ ANSWER_S = 20.0
 MEMORY_KB = 60_000
 """How much the daemon may grow by answering: eight requests and the heap's habits take less than half of it."""
 
-KEYS = ["last", "since", "image", "reason", "inbox", "path", "name", "version", "file", "items", "", "x"]
+KEYS = [
+    "last", "since", "image", "reason", "inbox", "path", "name", "version", "file", "items", "model", "after", "", "x"
+]  # fmt: skip
 scalars = (
     st.none()
     | st.booleans()
@@ -44,7 +46,20 @@ values = st.recursive(
     max_leaves=8,
 )
 requests = st.sampled_from(
-    ["status", "undo", "release", "mend", "retry", "use", "rollback", "backup", "nothing", "", "__class__"]
+    [
+        "status",
+        "undo",
+        "release",
+        "mend",
+        "retry",
+        "use",
+        "rollback",
+        "backup",
+        "reclassify",
+        "nothing",
+        "",
+        "__class__",
+    ]
 )
 messages = st.fixed_dictionaries(
     {

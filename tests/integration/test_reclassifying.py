@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import threading
@@ -300,6 +301,27 @@ class TestLeft:
 
         desk.classifier.answer = edit
         assert desk.results() == [("left", "its content has changed since it was filed")]
+
+    def test_picture_that_goes_while_the_model_looks_is_left(self, desk: Desk) -> None:
+        picture = desk.file()
+        answer = desk.classifier.answer
+
+        def remove(pixels: Any) -> Any:
+            picture.unlink()
+            picture.parent.rmdir()
+            return answer(pixels)
+
+        desk.classifier.answer = remove
+        assert desk.results() == [("left", "its content has changed since it was filed")]
+
+    def test_picture_that_the_disk_does_not_give_is_left(self, desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+        desk.file()
+
+        def fail(*_arguments: Any) -> None:
+            raise OSError(errno.EMFILE, "Too many open files")
+
+        monkeypatch.setattr("pigeonholed.reexamining.examine", fail)
+        assert desk.results() == [("left", "it cannot be read: Too many open files")]
 
     def test_what_a_person_has_reviewed_is_not_even_looked_at(self, desk: Desk) -> None:
         desk.file()

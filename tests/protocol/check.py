@@ -177,6 +177,8 @@ SMALL = {
         begin(kills=1, power_cuts=1, outsiders=1, returns=1),
         begin(kills=1, power_cuts=1, writes=1),
         begin(kills=1, drops=1, retries=1),
+        begin(kills=1, power_cuts=1, outsiders=1, refilings=1),
+        begin(kills=1, drops=1, refilings=2),
     ],
     "copying": [
         begin(kills=1, power_cuts=1, outsiders=1),
@@ -184,9 +186,11 @@ SMALL = {
         begin(kills=1, drops=1, overwrites=1),
         begin(power_cuts=1, retries=1),
         begin(kills=1, power_cuts=1, returns=1),
+        begin(power_cuts=1, refilings=1),
     ],
     "hostile": [
         begin(kills=1, power_cuts=1),
+        begin(kills=1, power_cuts=1, refilings=1),
         begin(power_cuts=1, drops=1, overwrites=1),
         begin(kills=1, drops=1, retries=1),
     ],
@@ -198,11 +202,14 @@ FULL = {
         begin(kills=2, power_cuts=2, drops=1, overwrites=1, outsiders=1, returns=1),
         begin(kills=2, power_cuts=2, drops=1, retries=1),
         begin(kills=2, power_cuts=2, writes=1, outsiders=1),
+        begin(kills=2, power_cuts=2, drops=1, outsiders=1, refilings=2),
+        begin(kills=2, power_cuts=1, outsiders=1, returns=1, refilings=1),
     ],
     "copying": [
         begin(kills=2, power_cuts=1, drops=1, overwrites=1, outsiders=1),
         begin(kills=2, power_cuts=1, drops=1, outsiders=1, returns=1),
         begin(kills=1, power_cuts=2, outsiders=1, retries=1),
+        begin(kills=1, power_cuts=1, returns=1, refilings=1),
     ],
     "hostile": [
         begin(kills=2, power_cuts=1, drops=1, overwrites=1),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,13 +26,15 @@ from pigeonholed.decoding import Demand, examine
 from pigeonholed.disk import Disk
 from pigeonholed.finishing import Delivery, Finisher
 from pigeonholed.hold_folder import HOLD, HoldFolder
-from pigeonholed.images import Arrival, Decoded, Handled, ImageFile
+from pigeonholed.images import Arrival, Decoded, Handled, ImageFile, Placement, Prediction
 from pigeonholed.ledger import Ledger
 from pigeonholed.metrics import Metrics
 from pigeonholed.originals import Held
 from pigeonholed.output import Output
 from pigeonholed.patience import Patience
 from pigeonholed.placing import Placer
+from pigeonholed.refiling import Refiler
+from pigeonholed.refilings import Choice, Refiling, Refilings, Result
 from pigeonholed.returning import Holds, Returner
 from pigeonholed.serving import Policy
 from pigeonholed.watching import Rules, Watch
@@ -57,12 +59,20 @@ _COMMITS = {
     "back": "end_return",
     "unheld": "cancel_return",
 }
+_REFILING_COMMITS = {
+    "intend": "begin_refiling",
+    "redirect": "redirect",
+    "filed": "end_refiling",
+    "back": "cancel_refiling",
+}
 _SAME = {
     "replan": "plan",
     "close_missed": "close",
     "close_vanished": "close",
     "close_given_back": "close",
     "resume_returns": "cancel_return",
+    "resume_refiling": "cancel_refiling",
+    "make_other_folder": "make_folders",
     "remove_batch_folders": "rmdir",
     "remove_missed_folder": "rmdir",
     "remove_hold_folder": "rmdir",
@@ -97,8 +107,8 @@ _KINDS = [
         r"inbox/\.pigeonholed-hold/[0-9a-f]{16}\.part": "back",
         r"inbox/x": "dropped",
         r"sorted": "sorted",
-        r"sorted/cat": "class",
-        r"sorted/cat/x(-\d)?": "filed",
+        r"sorted/(cat|dog)": "class",
+        r"sorted/(cat|dog)/x(-\d)?": "filed",
     }.items()
 ]
 """What each path is; the daemon touches no other."""
@@ -217,6 +227,7 @@ class Recorder:
             ("work", "filed"): "move",
             ("work", "dropped"): "give_back",
             ("filed", "dropped"): "move_back",
+            ("filed", "filed"): "move_on",
             ("back", "dropped"): "name_back",
         }[renamed]
 
@@ -238,9 +249,8 @@ class Recorder:
         return {"part": "copy", "back": "copy_back"}[_kind_of(copied)]
 
     def _write(self, _writer: Writer, changes: Sequence[Change]) -> str | None:
-        steps_of = {id(statement): name for name, statement in vars(self.statements).items()}
-        names = [steps_of[id(change.statement)] for change in changes if change.rows]
-        commits = [_COMMITS[name] for name in names if name in _COMMITS]
+        names = [id(change.statement) for change in changes if change.rows]
+        commits = [commit for name in names if (commit := self.commits.get(name))]
         return "plan" if "plan" in commits else commits[0] if commits else None
 
     def _flush(self) -> None:
@@ -248,7 +258,12 @@ class Recorder:
             self.done.append(names)
         self._synced.clear()
 
-    statements: Any = None
+    commits: dict[int, str] = field(default_factory=dict)
+
+
+def _commits_of(steps: Any, names: Mapping[str, str]) -> dict[int, str]:
+    """The model's names of statements."""
+    return {id(statement): names[name] for name, statement in vars(steps).items() if name in names}
 
 
 def _kind_of(path: str) -> str:
@@ -262,6 +277,8 @@ def _syncs(paths: Iterable[str], protocol: Protocol) -> Effect:
     kinds = {_kind_of(path) for path in paths}
     batches = {path for path in paths if _kind_of(path) == "batch"}
     claimed = {os.path.dirname(path) for path in paths if _kind_of(path) == "work"}
+    if {"sorted/cat", "sorted/dog"} <= paths and not batches and "inbox" not in kinds:
+        return ("sync_other_folder", "sync_refiled") if "sorted" in kinds else ("sync_refiled",)
     names = set()
     if "part" in kinds:
         names.add("sync_copy")
@@ -319,13 +336,16 @@ class Daemon:
         self._writer = Writer(self._engine)
         self._writer.start()
         self.ledger = Ledger(self._engine, self._writer)
-        recorder.statements = self.ledger._steps
+        self.refilings = Refilings(self._engine, self._writer)
+        recorder.commits = _commits_of(self.ledger._steps, _COMMITS)
+        recorder.commits |= _commits_of(self.refilings._steps, _REFILING_COMMITS)
         self.output = Output.open(place / "sorted", self.ledger.identity)
         custody = self._custody(str(place / "inbox"), recorder.protocol)
         self.deliveries = {"camera": Delivery(str(place / "inbox"), self.output, Placer(), custody)}
         self.finisher = Finisher(self.deliveries, self.ledger, Patience(), lambda _: None, lambda _: None)
         self.holds = Holds(self.ledger.holds())
         self.returner = Returner(self.ledger, self.deliveries, self.holds)
+        self.refiler = Refiler(self.refilings, self.deliveries)
         rules = Rules("camera", str(place / "inbox"), 0.0, 0.0, 30.0, True)
         self._feed = Feed(Watch(rules, _AllNames(), self.output.now_ns), self.output, custody)
         self.queue = _Queue()
@@ -343,8 +363,9 @@ class Daemon:
         return custody
 
     def start(self) -> None:
-        """As `pipeline.build` does: what was being put back first, then what was in flight."""
+        """As `pipeline.build` does: what was being put back or filed anew first, then what was in flight."""
         self.returner.resume()
+        self.refiler.resume()
         self.queue.submit(recovery.recover(self.ledger, self.finisher, self.deliveries, 0.0))
 
     def claim(self) -> bool:
@@ -380,6 +401,13 @@ class Daemon:
 
     def put_back(self, *, hold: bool) -> None:
         self.returner.put_back(self.ledger.filed(), hold=hold)
+
+    def file_anew(self) -> None:
+        """Another model says that the first file is a dog."""
+        (candidate,), _ = self.refilings.candidates(Choice("camera"), 0, 1, 1)
+        place = self.refiler.place(candidate, "dog/x", set())
+        prediction = Prediction("tiny", 2, (("dog", 0.9),))
+        self.refiler.file([Refiling(candidate, Result(Placement.SORTED, prediction, place), "dog/x")])
 
     def end(self) -> None:
         """What the kernel does for a dead process, and not more."""

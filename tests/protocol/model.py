@@ -34,6 +34,15 @@ What our daemon does, in its order (names are those of its functions). RENAMING,
                 move_back           renameat2(NOREPLACE) to the inbox
                 sync_return         fsync of both folders
                 end_return          COMMIT `returned`     (name taken: cancel_return)
+    reclassify  begin_refiling      COMMIT `planned` with another destination, and where it comes from
+                make_other_folder   mkdir of the class folder where it is missing       Refilings.begin, Refiler._move
+                move_on             renameat2(NOREPLACE) within the output
+                redirect            a name was taken: COMMIT another destination, then move again
+                sync_refiled        fsync of both class folders,
+                sync_other_folder   and of what names a class folder: one Disk.sync
+                end_refiling        COMMIT `filed`, and that it comes from nowhere
+    start       resume_refiling     after the returns: what is still in its old place is moved, what is in the new
+                                    one is made durable, what is in neither is as it was        Refiler.resume
 
 COPYING, inbox on another mount (reference 1.5, with our statuses):
 
@@ -651,6 +660,89 @@ def resume_returns(image: Image, process: Process, items: tuple[Item, ...]) -> R
     return image, process, gone, NEXT if stayed else SKIP
 
 
+# -- filing anew ------------------------------------------------------------------------------------------------------
+
+
+def other_folder(place: str) -> str:
+    """The class that another model sees."""
+    return "dog" if folder_of(place) == "cat" else "cat"
+
+
+def begin_refiling(image: Image, process: Process, items: tuple[Item, ...]) -> Result:
+    def planned(row: Row, item: Item) -> Row:
+        return row._replace(status="planned", source=row.destination, destination=item.destination)
+
+    return committed(image, items, ("filed",), planned), process, items, NEXT
+
+
+def make_other_folder(image: Image, process: Process, items: tuple[Item, ...]) -> Result:
+    before = image
+    for item in fated(items, "refile"):
+        if not has_folder(image, folder_of(item.destination)):
+            image = with_folder(image, folder_of(item.destination))
+    return image, process, items, NEXT if image != before else SKIP
+
+
+def move_on(image: Image, process: Process, items: tuple[Item, ...]) -> Result:
+    """Never over anything. Where the name is taken, choose another, which `redirect` commits."""
+    if not (waiting := fated(items, "refile")):
+        return image, process, items, SKIP
+    (item,) = waiting
+    file = at(image, row_of(image, item.id).source)
+    if file is None or not has_folder(image, folder_of(item.destination)):
+        return image, process, items, DIE
+    if at(image, item.destination):
+        name = free_name(image, (item.destination,), folder_of(item.destination))
+        return image, process, (item._replace(destination=name, fate="refused"),), SKIP
+    return renamed(image, file, item.destination), process, (item._replace(fate="refiled"),), NEXT
+
+
+def redirect(image: Image, process: Process, items: tuple[Item, ...]) -> Result:
+    if not (refused := fated(items, "refused")):
+        return image, process, items, SKIP
+    image = committed(image, refused, ("planned",), lambda row, item: row._replace(destination=item.destination))
+    return image, process, (refused[0]._replace(fate="refile"),), Flow("back", "move_on")
+
+
+def sync_refiled(image: Image, process: Process, items: tuple[Item, ...]) -> Result:
+    refiled = fated(items, "refiled")
+    for item in refiled:
+        folders = folder_of(item.destination), folder_of(row_of(image, item.id).source)
+        image = synced_folder(synced_folder(image, folders[0]), folders[1])
+    return image, process, items, NEXT if refiled else SKIP
+
+
+def sync_other_folder(image: Image, process: Process, items: tuple[Item, ...]) -> Result:
+    named = image
+    for item in fated(items, "refiled"):
+        named = synced_folders(named, folder_of(item.destination))
+    return named, process, items, NEXT if named != image else SKIP
+
+
+def end_refiling(image: Image, process: Process, items: tuple[Item, ...]) -> Result:
+    refiled = fated(items, "refiled")
+    image = committed(image, refiled, ("planned",), lambda row, _: row._replace(status="filed", source=""))
+    return image, process, items, NEXT if refiled else SKIP
+
+
+def resume_refiling(image: Image, process: Process, items: tuple[Item, ...]) -> Result:
+    """At the start: the old place first, since the very same bytes in the new one may be another's."""
+    found: tuple[Item, ...] = ()
+    rows = image.rows
+    for row in image.rows:
+        if row.source:
+            old, new = at(image, row.source), at(image, row.destination)
+            item = Item(row.id, row.sha256, row.destination)
+            if old is not None and old.content == row.sha256:
+                found = (*found, item._replace(fate="refile"))
+            elif new is not None and new.content == row.sha256:
+                found = (*found, item._replace(fate="refiled"))
+            else:
+                was = row._replace(status="filed", destination=row.source, source="")
+                rows = tuple(was if other == row else other for other in rows)
+    return image._replace(rows=rows), process, found, NEXT if rows != image.rows else SKIP
+
+
 # -- undo to another mount --------------------------------------------------------------------------------------------
 
 
@@ -756,6 +848,8 @@ _GIVEN_BACK = (give_back, sync_given_back, close_given_back, remove_batch_folder
 _COPY = (copy, sync_copy, name_copy, sync_copy_name, sync_holds, sync_work_folders, ingest, unlink_source)
 _RESUME = (resume_returns, sync_return, end_return)
 _CLOSE = (close_lost, sync_vanished, close_vanished)
+_REFILE = (make_other_folder, move_on, redirect, sync_refiled, sync_other_folder, end_refiling)
+_RESUME_REFILING = (resume_refiling, *_REFILE)
 _TAKE_UP = (confirm_found, make_folders, move, replan, *_MOVED, *_CLOSE)
 _DELIVERY = {
     "turn": (last_look, sync_contents, sync_claims, *_SYNCS, *_PLANNED, *_GIVEN_BACK),
@@ -763,6 +857,7 @@ _DELIVERY = {
     "missed": (close_missed, remove_missed_folder),
     "return": (begin_return, move_back, sync_return, end_return),
     "cancel": (cancel_return,),
+    "refile": (begin_refiling, *_REFILE),
 }
 
 RENAMING = Protocol(
@@ -770,7 +865,7 @@ RENAMING = Protocol(
     _DELIVERY
     | {
         "claim": (make_batch_folder, claim, take_in, submit),
-        "start": (*_RESUME, look_for_rows, look, *_TAKE_UP, sweep, submit),
+        "start": (*_RESUME, *_RESUME_REFILING, look_for_rows, look, *_TAKE_UP, sweep, submit),
     },
 )
 """Inbox and output on one mount."""
@@ -781,7 +876,7 @@ COPYING = Protocol(
     | {
         "claim": (make_batch_folder, make_hold_folder, claim, take_in_hold, *_COPY, remove_hold_folder, submit),
         "turn": (last_look, sync_contents, *_SYNCS, *_PLANNED),
-        "start": (sync_finished, finish_copies, *_RESUME, look_for_rows,
+        "start": (sync_finished, finish_copies, *_RESUME, *_RESUME_REFILING, look_for_rows,
                   look_in_hold, unlink_copied, remove_hold_found, *_TAKE_UP,
                   discard_copy, *_COPY, remove_hold_folder,
                   discard_halves, sweep, unlink_leftovers, sweep, discard_back, submit),
@@ -800,7 +895,7 @@ HOSTILE = Protocol(
         "claim": (make_one_folder, claim, take_in_hold, *_COPY, leave_hold_folder, submit),
         "turn": (last_look, sync_contents, *_SYNCS, plan, remove_one_folders, make_folders, move, replan),
         "settle": _MOVED_HERE,
-        "start": (*_RESUME, look_for_rows, look_in_hold, unlink_copied, leave_hold_found,
+        "start": (*_RESUME, *_RESUME_REFILING, look_for_rows, look_in_hold, unlink_copied, leave_hold_found,
                   confirm_found, make_folders, move, replan, *_MOVED_HERE, *_CLOSE,
                   discard_copy, *_COPY, leave_hold_folder,
                   discard_halves, sweep_one_folders, unlink_leftovers, sweep_one_folders, submit),

@@ -146,6 +146,43 @@ def last_look(image: Image, process: Process, items: tuple[Item, ...]) -> Result
     return image, process, items, flow
 
 
+def redirect(image: Image, process: Process, items: tuple[Item, ...]) -> Result:
+    """Another name is only kept in mind."""
+    _, process, items, flow = model.redirect(image, process, items)
+    return image, process, items, SKIP if flow is SKIP else flow
+
+
+def move_over(image: Image, process: Process, items: tuple[Item, ...]) -> Result:
+    """Within the output, what is in the way is overwritten."""
+    for item in fated(items, "refile"):
+        if over := at(image, item.destination):
+            image = changed(image, over, None)
+    return model.move_on(image, process, items)
+
+
+def move_unplanned(image: Image, process: Process, items: tuple[Item, ...]) -> Result:
+    """Within the output, a file moves before the plan of it is committed."""
+    planned = model.begin_refiling(image, process, items)[0]
+    moved = model.make_other_folder(planned, process, items)[0]
+    moved, process, items, flow = model.move_on(moved, process, items)
+    return moved._replace(rows=image.rows), process, items, flow
+
+
+def resume_forwards(image: Image, process: Process, items: tuple[Item, ...]) -> Result:
+    """At the start, whatever is in the new place counts as the file."""
+    found = [Item(row.id, row.sha256, row.destination) for row in image.rows if row.source]
+    there = tuple(item._replace(fate="refiled" if at(image, item.destination) else "refile") for item in found)
+    return image, process, there, SKIP
+
+
+def resume_backwards(image: Image, process: Process, items: tuple[Item, ...]) -> Result:
+    """At the start, every row says again what it said before."""
+    rows = tuple(
+        row._replace(status="filed", destination=row.source, source="") if row.source else row for row in image.rows
+    )
+    return image._replace(rows=rows), process, (), model.NEXT if rows != image.rows else SKIP
+
+
 def discard_copy(image: Image, process: Process, items: tuple[Item, ...]) -> Result:
     """A copy that is there is taken for whole: it is used as it is."""
     used: tuple[Item, ...] = ()
@@ -233,6 +270,25 @@ _RENAMING = [
      taken_at_once(instead(RENAMING, model.last_look, last_look)), begin(kills=1, retries=1)),
     ("at the start, whatever is at the destination counts as not put back yet",
      instead(RENAMING, model.resume_returns, resume_returns), begin(kills=1, outsiders=1, returns=1)),
+    ("a file that is filed anew is not synced before `filed`",
+     without(RENAMING, model.sync_refiled), begin(power_cuts=1, refilings=1)),
+    ("a file that was being filed anew is not synced before the start says `filed`",
+     without(RENAMING, model.sync_refiled, of="start"), begin(kills=1, power_cuts=1, refilings=1)),
+    ("the class folder that it goes to is not synced before `filed`",
+     without(RENAMING, model.sync_other_folder), begin(power_cuts=1, refilings=1)),
+    ("a file is filed anew before the plan of that is committed",
+     _changed(RENAMING, refile=(move_unplanned, model.begin_refiling, *RENAMING.routines["refile"][1:])),
+     begin(kills=1, refilings=1)),
+    ("a move within the output overwrites",
+     instead(RENAMING, model.move_on, move_over), begin(outsiders=1, refilings=1)),
+    ("another name within the output is not committed before the move",
+     instead(RENAMING, model.redirect, redirect), begin(outsiders=1, refilings=1)),
+    ("at the start, moves within the output are not looked for",
+     without(RENAMING, model.resume_refiling), begin(kills=1, refilings=1)),
+    ("at the start, whatever is in the new place counts as the file that was to go there",
+     instead(RENAMING, model.resume_refiling, resume_forwards), begin(kills=1, outsiders=1, refilings=1)),
+    ("at the start, a move within the output is taken back though the file has gone",
+     instead(RENAMING, model.resume_refiling, resume_backwards), begin(kills=1, refilings=1)),
 ]  # fmt: skip
 
 _COPYING = [

@@ -39,7 +39,7 @@ class Folder(NamedTuple):
 
 
 class Row(NamedTuple):
-    """A row of `images`; `hold` is the state of its row in `holds`."""
+    """A row of `images`; `hold` is the state of its row in `holds`, `source` where it comes from in `refilings`."""
 
     id: int
     status: str
@@ -47,6 +47,7 @@ class Row(NamedTuple):
     sha256: str = ""
     destination: str = ""
     hold: str = ""
+    source: str = ""
 
 
 class Image(NamedTuple):
@@ -104,6 +105,7 @@ class Budget(NamedTuple):
     outsiders: int = 0
     returns: int = 0
     retries: int = 0
+    refilings: int = 0
 
 
 class World(NamedTuple):
@@ -141,11 +143,12 @@ def folder_of(place: str) -> str:
     return place.rpartition("/")[0]
 
 
-def free_name(image: Image, promised: tuple[str, ...]) -> str:
-    """The first name in the class folder that nothing has, and that nothing is promised or just about to leave."""
-    used = {*promised, *(row.destination for row in image.rows if row.hold in RETURNING)}
+def free_name(image: Image, promised: tuple[str, ...], folder: str = "cat") -> str:
+    """The first name in a class folder that nothing has, and that nothing is promised or just about to leave."""
+    used = {*promised, *(row.destination for row in image.rows if row.hold in RETURNING or row.source)}
+    used |= {row.source for row in image.rows}
     number = 0
-    while (place := f"cat/x-{number}" if number else "cat/x") in used or at(image, place):
+    while (place := f"{folder}/x-{number}" if number else f"{folder}/x") in used or at(image, place):
         number += 1
     return place
 

@@ -18,7 +18,7 @@ from pigeonholed import database
 from pigeonholed.hold_folder import HOLD
 from protocol.conforming import Daemon, Effect, Killed, Outside, Recorder, Verdict, follow, killed, names_in, prepare
 from protocol.model import COPYING, HOSTILE, RENAMING, VARIANTS, Protocol
-from protocol.state import NAME, File, Image, Item, Process, Thread, at, changed, hold, with_folder
+from protocol.state import NAME, File, Image, Item, Process, Thread, at, changed, free_name, hold, with_folder
 from protocol.world import dropped, outsider_at
 
 _MOST_EFFECTS = 60
@@ -151,6 +151,32 @@ def tried_again(stage: Stage, daemon: Daemon) -> None:
     daemon.to_rest()
 
 
+def filed_anew(stage: Stage, daemon: Daemon) -> None:
+    one_file(stage, daemon)
+    stage.recorder.outside(_another_model_looks)
+    daemon.file_anew()
+
+
+def filed_anew_beside_an_outsider(stage: Stage, daemon: Daemon) -> None:
+    begin = daemon.refilings.begin
+
+    def begin_then_outsider(refilings: Any) -> None:
+        begin(refilings)
+        with stage.recorder.looking_away():
+            (stage.place / "sorted/dog").mkdir()
+        (stage.place / "sorted/dog/x").write_bytes(b"an outsider")
+        stage.recorder.outside(lambda image, process: (outsider_at(image, "dog/x"), process))
+
+    daemon.refilings.begin = begin_then_outsider  # type: ignore[method-assign]
+    filed_anew(stage, daemon)
+
+
+def filed_anew_and_undone(stage: Stage, daemon: Daemon) -> None:
+    filed_anew(stage, daemon)
+    stage.recorder.outside(_undo_asked_for)
+    daemon.put_back(hold=True)
+
+
 def undone_in_vain(stage: Stage, daemon: Daemon) -> None:
     """Another file has its old place."""
     one_file(stage, daemon)
@@ -187,6 +213,12 @@ def _undo_asked_for(image: Image, process: Process, fate: str = "returning") -> 
     (row,) = (row for row in image.rows if row.status == "filed")
     item = Item(row.id, row.sha256, row.destination, fate)
     return image, process._replace(returner=Thread("return", 0, (item,)))
+
+
+def _another_model_looks(image: Image, process: Process) -> tuple[Image, Process]:
+    (row,) = (row for row in image.rows if row.status == "filed")
+    item = Item(row.id, row.sha256, free_name(image, (), "dog"), "refile")
+    return image, process._replace(returner=Thread("refile", 0, (item,)))
 
 
 def _retry_asked_for(image: Image, process: Process) -> tuple[Image, Process]:
@@ -240,6 +272,9 @@ def _original_back(image: Image, process: Process) -> tuple[Image, Process]:
         undone,
         undone_in_vain,
         tried_again,
+        filed_anew,
+        filed_anew_beside_an_outsider,
+        filed_anew_and_undone,
         still_written_to,
         taken_away_before_the_claim,
     ],
@@ -256,10 +291,24 @@ def test_code_does_what_the_model_does(stage: Stage, protocol: Protocol, way: Wa
     _assert_same_end(stage, daemon)
 
 
-@pytest.mark.parametrize("way", [one_file, two_batches, outsider_takes_the_name, undone, tried_again, still_written_to])
+@pytest.mark.parametrize(
+    "way",
+    [
+        one_file,
+        two_batches,
+        outsider_takes_the_name,
+        undone,
+        tried_again,
+        filed_anew,
+        filed_anew_beside_an_outsider,
+        still_written_to,
+    ],
+)
 def test_killed_anywhere_the_code_starts_again_as_the_model_does(stage: Stage, protocol: Protocol, way: Way) -> None:
     if way is still_written_to and protocol is not RENAMING:
         pytest.skip("nobody can write to a copy")
+    if way in {filed_anew, filed_anew_beside_an_outsider} and protocol is not RENAMING:
+        pytest.skip("it makes no difference how a file came into the output")
     assert _kill_everywhere(stage, way) == []
 
 
@@ -332,8 +381,13 @@ def _assert_same_end(stage: Stage, daemon: Daemon) -> None:
     with daemon.ledger._engine.connect() as connection:
         rows = connection.exec_driver_sql("SELECT status, destination FROM images ORDER BY id").all()
     real = [(status, destination or "") for status, destination in rows]
-    filed = stage.place / "sorted/cat"
-    files = [f"cat/{name}" for name in os.listdir(filed)] if filed.is_dir() else []
+    output = stage.place / "sorted"
+    files = [
+        f"{label}/{name}"
+        for label in ("cat", "dog")
+        if (output / label).is_dir()
+        for name in os.listdir(output / label)
+    ]
     files = sorted([*files, *(f"inbox/{name}" for name in names_in(stage.place / "inbox"))])
     states = stage.judge().states
     assert (real, files) in [

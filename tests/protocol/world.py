@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from functools import lru_cache
 from itertools import product
 
-from protocol.model import AGAIN, DIE, SKIP, Protocol, Step, read
+from protocol.model import AGAIN, DIE, SKIP, Protocol, Step, other_folder, read
 from protocol.state import (
     IDLE,
     NAME,
@@ -23,6 +23,7 @@ from protocol.state import (
     at,
     changed,
     folder_of,
+    free_name,
     with_folder,
     work,
 )
@@ -169,6 +170,8 @@ def _outside(world: World, protocol: Protocol) -> Iterator[Happening]:
         yield from _writer(world)
     if left.outsiders:
         yield from _outsider(world)
+    if left.refilings:
+        yield from _refiling(world)
     for wish, fate in (("returns", "returning"), ("retries", "retrying")):
         if getattr(left, wish):
             yield from _return(world, wish, fate)
@@ -196,11 +199,25 @@ def _outsider(world: World) -> Iterator[Happening]:
     """Somebody's file comes at the worst moment: at a name that is about to be moved to, or was just left."""
     image, processes, left = world
     busy = [item for process in processes for item in (*process.finisher.items, *process.returner.items)]
-    names = {item.destination for item in busy if item.destination}
+    names = {item.destination for item in busy if item.destination} | {row.source for row in image.rows if row.source}
     for name in names:
         if at(image, name) is None:
             fewer = left._replace(outsiders=left.outsiders - 1)
             yield f"an outsider takes {name}", World(outsider_at(image, name), processes, fewer)
+
+
+def _refiling(world: World) -> Iterator[Happening]:
+    """Another model sees something else in a file that is filed."""
+    image, processes, left = world
+    for process in processes:
+        if process.ready and not process.returner.routine:
+            for row in image.rows:
+                if row.status == "filed" and not row.hold:
+                    name = free_name(image, (), other_folder(row.destination))
+                    asked = process._replace(returner=Thread("refile", 0, (Item(row.id, row.sha256, name, "refile"),)))
+                    others = tuple(other for other in processes if other is not process)
+                    fewer = left._replace(refilings=left.refilings - 1)
+                    yield "another model looks", World(image, tuple(sorted((*others, asked))), fewer)
 
 
 def outsider_at(image: Image, name: str) -> Image:

@@ -115,7 +115,7 @@ def _pages(
         done(page["after"] / page["through"] if page["through"] else 1.0)
         if page["after"] >= page["through"]:
             return
-        asked = {**asked, **{key: page[key] for key in ("model", "version", "after", "through")}}
+        asked |= {key: page[key] for key in ("model", "version", "after", "through")}
 
 
 @dataclass(slots=True)
