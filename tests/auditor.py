@@ -76,6 +76,7 @@ def audit(
     default_template: bool = True,
     poison: Collection[bytes] = (),
     top_k: int | None = None,
+    remade: bool = False,
 ) -> list[str]:
     """Check everything; each finding is a sentence, and none means that all is well.
 
@@ -90,6 +91,7 @@ def audit(
         default_template: destinations of sorted and unsure files follow `{label}/{subdir}/{name}`.
         poison: paths of files that may be called `poison`.
         top_k: how many predictions a row has at most; None for any.
+        remade: rows that `fsck --repair` has made of files may lack what only a model could tell.
     """
     try:
         tables = _read_database(os.fspath(database))
@@ -103,14 +105,15 @@ def audit(
     findings += _check_work_folder(os.fsencode(output))
     findings += _check_inboxes([os.fsencode(inbox) for inbox in inboxes], dropped, inbox_keeps, set(stays))
     for row in filed:
-        findings += _check_row(row, set(poison))
+        findings += _check_row(row, set(poison), remade)
         findings += _check_place(row, default_template)
         findings += _check_bytes(row, disk)
         findings += _check_sidecar(os.fsencode(output), row)
     findings += _check_explained(filed, disk)
     findings += _check_arrivals(dropped, filed)
     findings += _check_contents(dropped, disk, filed)
-    findings += _check_predictions(tables, rows, top_k)
+    told = [row for row in rows if not (remade and _is_remade(row))]
+    findings += _check_predictions(tables, told, top_k)
     findings += _check_models(tables["models"], filed)
     return findings
 
@@ -249,7 +252,7 @@ def _check_inboxes(
             yield f"a sub-folder of the inbox is gone: {escape(folder)}"
 
 
-def _check_row(row: Row, poison: set[bytes]) -> Iterator[str]:
+def _check_row(row: Row, poison: set[bytes], remade: bool = False) -> Iterator[str]:
     """What a filed row must hold, whatever the disk says."""
     who, outcome, reason = _name(row), row["outcome"], row["reason"]
     for column in ("source_path", "destination"):
@@ -279,14 +282,22 @@ def _check_row(row: Row, poison: set[bytes]) -> Iterator[str]:
         yield f"{who}: {row['size_bytes']} bytes do not go with sha256 {row['sha256']}"
     if row["size_bytes"] == 0 and outcome in {"sorted", "unsure"}:
         yield f"{who} has no bytes, yet is {outcome}"
-    yield from _check_classification(row)
+    yield from _check_classification(row, remade)
     yield from _check_times(row)
 
 
-def _check_classification(row: Row) -> Iterator[str]:
+_OF_MODELS = ("confidence", "model", "model_version", "width", "height", "classified_at")
+
+
+def _is_remade(row: Row) -> bool:
+    """Whether no model has anything to do with a row, as with one that was made of a file."""
+    return all(row[column] is None for column in _OF_MODELS)
+
+
+def _check_classification(row: Row, remade: bool) -> Iterator[str]:
     who = _name(row)
     if row["outcome"] in {"sorted", "unsure"}:
-        for column in ("label", "confidence", "model", "model_version", "width", "height", "classified_at"):
+        for column in ("label", *(() if remade and _is_remade(row) else _OF_MODELS)):
             if row[column] is None:
                 yield f"{who}: {row['outcome']} but {column} is NULL"
     elif row["label"] is not None:
@@ -582,6 +593,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         default_template=not options.any_template,
         poison=[unescape(path) for path in options.poison],
         top_k=options.top_k,
+        remade=options.remade,
     )
     if options.accuracy and not any(finding.startswith("database:") for finding in findings):
         measured = accuracy(dropped, options.database)
@@ -614,6 +626,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--any-template", action="store_true", help="the inbox has a template of its own")
     parser.add_argument("--poison", action="append", default=[], help="path of a file that may be called poison")
     parser.add_argument("--top-k", type=int, help="how many predictions a row has at most")
+    parser.add_argument("--remade", action="store_true", help="rows that fsck --repair has made may lack a model")
     parser.add_argument("--accuracy", action="store_true", help="also compare with the truth of the manifest")
     parser.add_argument("--min-right", type=float, default=0.0, help="with --accuracy: share that must be right")
     parser.add_argument("--max-unsure", type=float, default=1.0, help="with --accuracy: share that may be unsure")

@@ -237,9 +237,10 @@ class Workspace:
         finally:
             connection.close()
 
-    def audit(self) -> list[str]:
-        """What the independent auditor finds."""
-        return audit(self.dropped, [self.inbox], self.output, self.database, inbox_keeps=self.variant.inbox_keeps)
+    def audit(self, **options: Any) -> list[str]:
+        """What the independent auditor finds; `options` are its own."""
+        options = {"inbox_keeps": self.variant.inbox_keeps} | options
+        return audit(self.dropped, [self.inbox], self.output, self.database, **options)
 
 
 @contextmanager
