@@ -41,6 +41,7 @@ _SIDECAR = sidecar_of("")
 _REJECTED = "_rejected/"
 _PASSING = frozenset({Kind.MISSING, Kind.MOVED, Kind.TWICE, Kind.CHANGED, Kind.REASON_MISSING, Kind.REASON_FOREIGN})
 """What may be true for a moment, while a daemon puts the file back or files it."""
+_GOING_BACK = (HoldState.RETURNING.value, HoldState.RETRYING.value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,9 +170,7 @@ class Check:
         """Where the rows say now that files are; those that are not filed, or are being put back, are left out."""
         if not ids:
             return {}
-        going = sa.exists().where(
-            holds.c.image_id == images.c.id, holds.c.state.in_([HoldState.RETURNING.value, HoldState.RETRYING.value])
-        )
+        going = sa.exists().where(holds.c.image_id == images.c.id, holds.c.state.in_(_GOING_BACK))
         query = sa.select(images.c.id, images.c.destination).where(
             images.c.id.in_(ids), images.c.status == Status.FILED, ~going
         )
@@ -330,8 +329,18 @@ class Check:
             for row in self._survey.flying(self._scope.inbox):
                 what = f"is not finished: {row['status']}"
                 yield Finding(Kind.IN_FLIGHT, row["path"], what, inbox=row["inbox"], image=row["id"])
+            yield from self._going_back()
         inboxes = [str(inbox.path) for inbox in self._inboxes]
         yield from left_over(self._outputs, inboxes, self._survey.is_flying, resting=self._scope.resting)
+
+    def _going_back(self) -> Iterator[Finding]:
+        """Files that a process was putting back when it ended: nobody judges where they are but the next one."""
+        query = sa.select(holds.c.image_id, holds.c.inbox, holds.c.source_path).where(holds.c.state.in_(_GOING_BACK))
+        if self._scope.inbox is not None:
+            query = query.where(holds.c.inbox == self._scope.inbox)
+        with snapshot(self._settings) as connection:
+            for number, inbox, path in connection.execute(query.order_by(holds.c.image_id)):
+                yield Finding(Kind.IN_FLIGHT, path, "is half way back to its inbox", inbox=inbox, image=number)
 
     def _finding(
         self, kind: Kind, row: dict[str, Any], folder: str, what: str, facts: dict[str, Any] | None = None

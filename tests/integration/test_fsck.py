@@ -237,6 +237,29 @@ def test_check_beside_a_daemon_under_load_tells_of_nothing(site: Workspace) -> N
     assert found == []
 
 
+def test_file_that_is_half_way_back_is_told_and_left_to_the_next_start(site: Workspace) -> None:
+    number = id_of(site, "cat/0.png")
+    query(site, "INSERT INTO holds SELECT id, inbox, source_path, size_bytes, mtime_ns, 'retrying' FROM images "
+          "WHERE id = ?", number)  # fmt: skip
+    move(site, "cat/0.png", "../inbox/0.png")
+    (found,) = fsck(site)
+    assert (found["kind"], found["path"], found["image"]) == ("in-flight", "0.png", number)
+    assert site.run("run", "--once").returncode == 0
+    assert fsck(site) == []
+    assert results(site)[number][0] == "returned"
+
+
+def test_one_inbox_is_compared_alone(site: Workspace) -> None:
+    spoil(site)
+    whole = fsck(site)
+    assert fsck(site, "--inbox", "camera") == whole
+    fsck(site, "--inbox", "none", code=2)
+    query(site, "UPDATE images SET inbox = 'elsewhere' WHERE destination = 'cat/0.png'")
+    done = CliRunner().invoke(cli, ["fsck", "--config", str(site.config)])
+    assert "cat/0.png" not in done.stdout
+    assert "1 results of the inbox elsewhere, which is not in the configuration, were not looked at" in done.stderr
+
+
 def test_output_that_is_away_is_no_output_without_files(site: Workspace) -> None:
     shutil.move(site.output, site.root / "away")
     site.output.mkdir()
