@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from pigeonholed.adopting import Origin, Source, Unclear, origin_of
 from pigeonholed.images import Placement, Reason
+from pigeonholed.origins import Origin, Source, Unclear, origin_of
 
 PETS = {"camera": Source(frozenset({"cat", "dog"}), leads_with_label=True)}
 DATED = {"camera": Source(frozenset({"cat", "dog"}), leads_with_label=False)}
