@@ -80,6 +80,7 @@ def audit(
     looked_at: Collection[bytes] = (),
     sets_aside: bool = False,
     sidecars: Sequence[Dropped] = (),
+    remade: bool = False,
 ) -> list[str]:
     """Check everything; each finding is a sentence, and none means that all is well.
 
@@ -98,6 +99,7 @@ def audit(
         looked_at: paths of which the same is true, where others were filed: the inbox had several actions.
         sidecars: files that travel with pictures, each dropped before its own.
         sets_aside: `duplicates = set-aside` from the first file on: equal pictures of an inbox are filed once.
+        remade: rows that `fsck --repair` has made of files may lack what only a model could tell.
     """
     try:
         tables = _read_database(os.fspath(database))
@@ -118,7 +120,7 @@ def audit(
     findings += _check_inboxes([os.fsencode(inbox) for inbox in inboxes], everything, kept, set(stays))
     findings += _take_sidecars(sidecars, filed, disk)
     for row in filed:
-        findings += _check_row(row, set(poison), id(row) in stay)
+        findings += _check_row(row, set(poison), stays=id(row) in stay, remade=remade)
         findings += _check_place(row, default_template)
         findings += _check_bytes(row, disk)
         findings += _check_sidecar(os.fsencode(output), row)
@@ -126,7 +128,8 @@ def audit(
     findings += _check_arrivals(dropped, filed)
     moved = [] if rows_only else [item for item in dropped if item.path not in looked_at]
     findings += _check_contents(moved, disk, filed)
-    findings += _check_predictions(tables, rows, top_k)
+    told = [row for row in rows if not (remade and _is_remade(row))]
+    findings += _check_predictions(tables, told, top_k)
     findings += _check_models(tables["models"], filed)
     if sets_aside:
         findings += _check_duplicates(rows, filed)
@@ -290,7 +293,7 @@ def _check_inboxes(
             yield f"a sub-folder of the inbox is gone: {escape(folder)}"
 
 
-def _check_row(row: Row, poison: set[bytes], stays: bool) -> Iterator[str]:
+def _check_row(row: Row, poison: set[bytes], *, stays: bool, remade: bool) -> Iterator[str]:
     """What a filed row must hold, whatever the disk says."""
     who, outcome, reason = _name(row), row["outcome"], row["reason"]
     for column in ("source_path", "destination"):
@@ -324,14 +327,22 @@ def _check_row(row: Row, poison: set[bytes], stays: bool) -> Iterator[str]:
         yield f"{who}: {row['size_bytes']} bytes do not go with sha256 {row['sha256']}"
     if row["size_bytes"] == 0 and outcome in {"sorted", "unsure"}:
         yield f"{who} has no bytes, yet is {outcome}"
-    yield from _check_classification(row)
+    yield from _check_classification(row, remade)
     yield from _check_times(row)
 
 
-def _check_classification(row: Row) -> Iterator[str]:
+_OF_MODELS = ("confidence", "model", "model_version", "width", "height", "classified_at")
+
+
+def _is_remade(row: Row) -> bool:
+    """Whether no model has anything to do with a row, as with one that was made of a file."""
+    return all(row[column] is None for column in _OF_MODELS)
+
+
+def _check_classification(row: Row, remade: bool) -> Iterator[str]:
     who = _name(row)
     if row["outcome"] in {"sorted", "unsure"}:
-        for column in ("label", "confidence", "model", "model_version", "width", "height", "classified_at"):
+        for column in ("label", *(() if remade and _is_remade(row) else _OF_MODELS)):
             if row[column] is None:
                 yield f"{who}: {row['outcome']} but {column} is NULL"
     elif row["label"] is not None:
@@ -673,6 +684,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         top_k=options.top_k,
         rows_only=options.rows_only,
         sets_aside=options.set_aside,
+        remade=options.remade,
     )
     if options.accuracy and not any(finding.startswith("database:") for finding in findings):
         measured = accuracy(dropped, options.database)
@@ -707,6 +719,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--poison", action="append", default=[], help="path of a file that may be called poison")
     parser.add_argument("--top-k", type=int, help="how many predictions a row has at most")
     parser.add_argument("--set-aside", action="store_true", help="the inbox has always set duplicates aside")
+    parser.add_argument("--remade", action="store_true", help="rows that fsck --repair has made may lack a model")
     parser.add_argument("--accuracy", action="store_true", help="also compare with the truth of the manifest")
     parser.add_argument("--min-right", type=float, default=0.0, help="with --accuracy: share that must be right")
     parser.add_argument("--max-unsure", type=float, default=1.0, help="with --accuracy: share that may be unsure")

@@ -274,19 +274,16 @@ class Workspace:
         """What a query gives; `records_of.NotThere` before there are tables."""
         return read(self.database, query)
 
-    def audit(self) -> list[str]:
-        """What the independent auditor finds."""
+    def audit(self, **options: Any) -> list[str]:
+        """What the independent auditor finds; `options` are its own."""
         variant = self.variant
-        return audit(
-            self.dropped,
-            [self.inbox],
-            self.output,
-            self.database,
-            inbox_keeps=variant.inbox_keeps,
-            rows_only=variant.rows_only,
-            sets_aside=variant.sets_aside,
-            sidecars=self.sidecars,
-        )
+        options = {
+            "inbox_keeps": variant.inbox_keeps,
+            "rows_only": variant.rows_only,
+            "sets_aside": variant.sets_aside,
+            "sidecars": self.sidecars,
+        } | options
+        return audit(self.dropped, [self.inbox], self.output, self.database, **options)
 
 
 @contextmanager

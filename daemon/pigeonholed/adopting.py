@@ -1,94 +1,112 @@
-"""What a place in an output says of the file in it, where no row does."""
+"""Rows for files in an output that have none: what their places and their explanations say of them."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+import contextlib
+import os
+import secrets
+from typing import TYPE_CHECKING, Any
 
-from pigeonholed.ignoring import NameFilter
-from pigeonholed.images import Placement, Reason
+from pigeonholed.contents import sha256_of_open
+from pigeonholed.finishing import explanation_in
+from pigeonholed.images import Placement, mtime_ns_of
+from pigeonholed.judging import is_clean
+from pigeonholed.ledger import Found, Hold
+from pigeonholed.origins import Source, Unclear, origin_of
+from pigeonholed.paths import from_text
+from pigeonholed.placing import sidecar_of
+from pigeonholed.repairs import Left, is_storable, opened
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Sequence
 
-_OURS = frozenset({"_unsure", "_rejected", "_duplicates"})
+    from pigeonholed.ledger import Ledger
+    from pigeonholed.output import Output
+    from pigeonholed.repairs import Batch, Item
+    from pigeonholed.settings import InboxSettings
+    from pigeonholed.store import ModelStore
 
-
-class Unclear(Exception):
-    """The place does not say enough; the message is the end of a sentence about the file."""
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """An inbox that files into an output.
-
-    Attributes:
-        labels: every label of its model.
-        leads_with_label: its template begins with the folder of the label.
-    """
-
-    labels: frozenset[str]
-    leads_with_label: bool
+_DEFAULT_LEADS = "{label}/"
+_BY = "made by fsck --repair of a file that no row explained"
 
 
-@dataclass(frozen=True, slots=True)
-class Origin:
-    """What became of a file, and where it seems to have come from: `path` is relative to `inbox`."""
-
-    inbox: str
-    path: str
-    placement: Placement
-    label: str | None = None
-    reason: Reason | None = None
-
-
-def origin_of(path: str, sources: Mapping[str, Source], inbox: str | None = None) -> Origin:
-    """Read a place.
+class Adopting:
+    """Makes rows. For one batch, in which the models do not change.
 
     Args:
-        path: relative to the output, as `os.fsdecode` gives it.
-        sources: by name, the inboxes that file into this output.
-        inbox: which of them it was, if something else says so.
-
-    Raises:
-        Unclear: it is in no folder of a class or a reason, or several inboxes could have filed it.
+        ledger: gives ids, and knows labels.
+        inboxes: the settings of each.
+        store: the models.
     """
-    parts = path.split("/")
-    if NameFilter().ignores(parts[-1]):
-        raise Unclear("has a name of a hidden, half-written or system file")
-    if len(parts) < 2:
-        raise Unclear("is in no folder of a class")
-    if parts[0] == "_rejected":
-        if parts[1] not in set(Reason) or len(parts) < 3:
-            raise Unclear("is in no folder of a reason")
-        name = _only(sources, inbox)
-        return Origin(name, "/".join(parts[2:]), Placement.REJECTED, reason=Reason(parts[1]))
-    if parts[0] == "_duplicates":
-        return Origin(_only(sources, inbox), "/".join(parts[1:]), Placement.DUPLICATE)
-    placement = Placement.UNSURE if parts[0] == "_unsure" else Placement.SORTED
-    below = parts[1:] if placement is Placement.UNSURE else parts
-    fitting = {
-        name: label
-        for name, source in sources.items()
-        if inbox in (None, name) and (label := _label(below, source)) is not None
-    }
-    if not fitting:
-        raise Unclear("is in no folder of a class")
-    name = _only(fitting, None)
-    kept = below[1:] if sources[name].leads_with_label else below
-    return Origin(name, "/".join(kept), placement, label=fitting[name])
+
+    def __init__(self, ledger: Ledger, inboxes: Sequence[InboxSettings], store: ModelStore) -> None:
+        self._ledger = ledger
+        self._inboxes = inboxes
+        self._store = store
+        self._sources: dict[str, dict[str, Source]] = {}
+
+    def adopt(self, item: Item, batch: Batch) -> str:
+        """Make the row of one file."""
+        if item.path in batch.explained:
+            raise Left("a row explains it by now")
+        batch.explained.add(item.path)
+        if sidecar_of("") == item.path[-len(sidecar_of("")) :]:
+            raise Left("it looks like an explanation of another file")
+        said = _explanation_of(item)
+        try:
+            inbox = None if said is None else str(said.get("inbox"))
+            origin = origin_of(item.path, self._sources_of(item.output), inbox)
+        except Unclear as why:
+            raise Left(f"it {why}") from None
+        with opened(item.output, item.path) as fd:
+            before = os.fstat(fd)
+            sha256 = sha256_of_open(os.dup(fd))
+            after = os.fstat(fd)
+        if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
+            raise Left("it is being written to")
+        hold = Hold(origin.inbox, origin.path, after.st_size, mtime_ns_of(after))
+        key, detail = secrets.token_hex(16), _BY
+        if said is not None and origin.placement is Placement.REJECTED and said.get("sha256") == sha256:
+            hold, key, detail = _as_said(said, hold, key)
+        (number,) = self._ledger.take_ids(1)
+        batch.keep(item.output, item.path)
+        batch.found.append(
+            Found(number, hold, item.path, origin.placement, sha256, key, origin.label, origin.reason, detail)
+        )
+        return f"row {number} was made: {origin.placement.value} {origin.label or origin.reason or ''}".rstrip()
+
+    def _sources_of(self, output: Output) -> dict[str, Source]:
+        if output.root not in self._sources:
+            self._sources[output.root] = {
+                inbox.name: Source(self._labels(inbox.model), inbox.template.startswith(_DEFAULT_LEADS))
+                for inbox in self._inboxes
+                if str(inbox.output) == output.root
+            }
+        return self._sources[output.root]
+
+    def _labels(self, model: str) -> frozenset[str]:
+        from pigeonholed.bundle import BundleError
+
+        known = self._ledger.labels_of(model)
+        if not known:  # a database that never loaded it
+            with contextlib.suppress(BundleError):
+                known = set(self._store.open(model).manifest.labels)
+        return frozenset(known)
 
 
-def _label(parts: list[str], source: Source) -> str | None:
-    """The class whose folder it is; None where none is, or more than one."""
-    folders = parts[:-1]
-    found = {folder for folder in (folders[:1] if source.leads_with_label else folders) if folder in source.labels}
-    return found.pop() if len(found) == 1 else None
+def _explanation_of(item: Item) -> dict[str, Any] | None:
+    try:
+        return explanation_in(sidecar_of(os.path.join(item.output.root, item.path)))
+    except OSError:
+        return None
 
 
-def _only(names: Mapping[str, object], wanted: str | None) -> str:
-    if wanted in names and wanted is not None:
-        return wanted
-    if len(names) != 1:
-        raise Unclear("may be of several inboxes")
-    return next(iter(names))
+def _as_said(said: dict[str, Any], hold: Hold, key: str) -> tuple[Hold, str, str]:
+    """What an explanation says beyond what its place does, as far as it can be."""
+    arrival, path, detail = said.get("arrival"), said.get("path"), said.get("detail")
+    if isinstance(arrival, str) and len(arrival) == 32 and set(arrival) <= set("0123456789abcdef"):
+        key = arrival
+    if isinstance(path, str) and path.isprintable() and is_storable(path) and is_clean(from_text(path)):
+        hold = Hold(hold.inbox, from_text(path), hold.size, hold.mtime_ns)
+    text = detail if isinstance(detail, str) and detail.isprintable() and len(detail) < 1000 else _BY
+    return hold, key, text

@@ -7,19 +7,18 @@ database and on the disk, before it is told.
 from __future__ import annotations
 
 import os
-import stat
 from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
-from pigeonholed.contents import sha256_of
 from pigeonholed.database import identity_of
 from pigeonholed.errors import Unavailable
 from pigeonholed.findings import Finding, Kind
-from pigeonholed.finishing import explains, explanation_in
+from pigeonholed.finishing import explanation_in
 from pigeonholed.images import Placement, Status
+from pigeonholed.judging import Judge
 from pigeonholed.output import PRIVATE, owner_of
 from pigeonholed.paths import from_text, to_text
 from pigeonholed.placing import sidecar_of
@@ -38,9 +37,9 @@ if TYPE_CHECKING:
 
 _BATCH = 200
 _SIDECAR = sidecar_of("")
-_REJECTED = "_rejected/"
 _PASSING = frozenset({Kind.MISSING, Kind.MOVED, Kind.TWICE, Kind.CHANGED, Kind.REASON_MISSING, Kind.REASON_FOREIGN})
 """What may be true for a moment, while a daemon puts the file back or files it."""
+_GOING_BACK = (HoldState.RETURNING.value, HoldState.RETRYING.value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,9 +168,7 @@ class Check:
         """Where the rows say now that files are; those that are not filed, or are being put back, are left out."""
         if not ids:
             return {}
-        going = sa.exists().where(
-            holds.c.image_id == images.c.id, holds.c.state.in_([HoldState.RETURNING.value, HoldState.RETRYING.value])
-        )
+        going = sa.exists().where(holds.c.image_id == images.c.id, holds.c.state.in_(_GOING_BACK))
         query = sa.select(images.c.id, images.c.destination).where(
             images.c.id.in_(ids), images.c.status == Status.FILED, ~going
         )
@@ -192,93 +189,14 @@ class Check:
         self._progress.begins("results", self._survey.count_filed(self._scope.inbox))
         for number, folder, why in self._survey.unreadable:
             yield Finding(Kind.UNREADABLE, folder or ".", f"cannot be looked into: {why}", self._outputs[number])
+        judge = Judge(self._survey, fast=self._scope.fast)
         for (number, _place), group in groupby(
             self._survey.filed(self._scope.inbox), key=lambda row: (row["output"], row["destination"])
         ):
             rows = list(group)
-            yield from self._of_place(self._outputs[number], rows)
+            yield from judge.place(self._outputs[number], rows)
             self.rows += len(rows)
             self._progress.advances(len(rows))
-
-    def _of_place(self, folder: str, rows: Sequence[dict[str, Any]]) -> Iterator[Finding]:
-        """One place, and the rows that claim it, the newest first."""
-        path = rows[0]["destination"]
-        if not is_clean(from_text(path)):
-            yield from (self._finding(Kind.ROW, row, folder, "is no place in an output") for row in rows)
-            return
-        faults = [self._fault(folder, row) for row in rows]
-        owner = next((row for row, fault in zip(rows, faults, strict=True) if fault is None), None)
-        for row, fault in zip(rows, faults, strict=True):
-            if row is owner:
-                yield from self._of_reason(folder, row)
-            elif fault is not None and fault.kind is not Kind.CHANGED:
-                yield self._elsewhere(fault, row) if fault.kind is Kind.MISSING else fault
-            elif fault is not None and owner is None and row is rows[0]:
-                yield self._elsewhere(fault, row)  # somebody may have put another in its place
-            else:
-                kept = (owner or rows[0])["id"]
-                what = f"is the file of row {kept}, and row {row['id']} claims it, too"
-                yield self._elsewhere(self._finding(Kind.TWICE, row, folder, what, facts={"other": kept}), row)
-
-    def _fault(self, folder: str, row: dict[str, Any]) -> Finding | None:
-        """What is wrong with the file in the place of a row; None where it is the very one."""
-        path = os.path.join(folder, from_text(row["destination"]))
-        try:
-            status = os.lstat(path)  # at the moment, not when the folders were walked
-        except (FileNotFoundError, NotADirectoryError):
-            return self._finding(Kind.MISSING, row, folder, "is not where it was filed")
-        except OSError as error:
-            return self._finding(Kind.UNREADABLE, row, folder, f"cannot be looked at: {error.strerror}")
-        what = None
-        if not stat.S_ISREG(status.st_mode):
-            what = "is no regular file any more"
-        elif status.st_size != row["size"]:
-            what = f"has {status.st_size} bytes, and had {row['size']} when it was filed"
-        if what is not None:
-            return self._finding(Kind.CHANGED, row, folder, what)
-        return None if self._scope.fast or row["sha256"] is None else self._fault_of_bytes(path, folder, row)
-
-    def _fault_of_bytes(self, path: str, folder: str, row: dict[str, Any]) -> Finding | None:
-        try:
-            if sha256_of(path) == row["sha256"]:
-                return None
-        except FileNotFoundError:
-            return self._finding(Kind.MISSING, row, folder, "is not where it was filed")
-        except OSError as error:
-            return self._finding(Kind.UNREADABLE, row, folder, f"cannot be read: {error.strerror}")
-        return self._finding(Kind.CHANGED, row, folder, "has other bytes than when it was filed")
-
-    def _elsewhere(self, fault: Finding, row: dict[str, Any]) -> Finding:
-        """The same fault, or that the file has been moved, where one with its bytes lies about."""
-        if row["sha256"] is None:
-            return fault
-        root, name = fault.folder, row["destination"].rpartition("/")[2]
-
-        def hash_of(path: str) -> str | None:
-            try:
-                return sha256_of(os.path.join(root, from_text(path)))
-            except OSError:
-                return None
-
-        found = self._survey.claim_orphan(row["output"], row["size"], row["sha256"], name, hash_of)
-        if found is None:
-            return fault
-        return self._finding(Kind.MOVED, row, root, f"is at {found} now", facts={**fault.facts, "found": found})
-
-    def _of_reason(self, folder: str, row: dict[str, Any]) -> Iterator[Finding]:
-        """The explanation beside a rejected file; one that a person has moved to another folder needs none."""
-        if row["outcome"] != Placement.REJECTED or not row["destination"].startswith(_REJECTED):
-            return
-        sidecar = sidecar_of(os.path.join(folder, from_text(row["destination"])))
-        if not os.path.lexists(sidecar):
-            yield self._finding(Kind.REASON_MISSING, row, folder, "has no .reason.json beside it")
-            return
-        try:
-            if not explains(sidecar, row["arrival"]):
-                yield self._finding(Kind.REASON_FOREIGN, row, folder, "has a .reason.json beside it that is of another")
-        except OSError as error:
-            what = f"has a .reason.json beside it that cannot be read: {error.strerror}"
-            yield self._finding(Kind.UNREADABLE, row, folder, what)
 
     def _of_files(self) -> Iterator[Finding]:
         self._progress.begins("other files")
@@ -330,13 +248,18 @@ class Check:
             for row in self._survey.flying(self._scope.inbox):
                 what = f"is not finished: {row['status']}"
                 yield Finding(Kind.IN_FLIGHT, row["path"], what, inbox=row["inbox"], image=row["id"])
+            yield from self._going_back()
         inboxes = [str(inbox.path) for inbox in self._inboxes]
         yield from left_over(self._outputs, inboxes, self._survey.is_flying, resting=self._scope.resting)
 
-    def _finding(
-        self, kind: Kind, row: dict[str, Any], folder: str, what: str, facts: dict[str, Any] | None = None
-    ) -> Finding:
-        return Finding(kind, row["destination"], what, folder, row["inbox"], row["id"], facts=facts or {})
+    def _going_back(self) -> Iterator[Finding]:
+        """Files that a process was putting back when it ended: nobody judges where they are but the next one."""
+        query = sa.select(holds.c.image_id, holds.c.inbox, holds.c.source_path).where(holds.c.state.in_(_GOING_BACK))
+        if self._scope.inbox is not None:
+            query = query.where(holds.c.inbox == self._scope.inbox)
+        with snapshot(self._settings) as connection:
+            for number, inbox, path in connection.execute(query.order_by(holds.c.image_id)):
+                yield Finding(Kind.IN_FLIGHT, path, "is half way back to its inbox", inbox=inbox, image=number)
 
 
 def _has_output(inbox: InboxSettings) -> bool:
@@ -355,9 +278,3 @@ def _explanation_in(path: str) -> dict[str, Any] | None:
 
 def _without_suffix(paths: Iterable[str]) -> list[str]:
     return [path.removesuffix(_SIDECAR) for path in paths if path.endswith(_SIDECAR)]
-
-
-def is_clean(path: str) -> bool:
-    """Whether a path leads to something below an output that is not in its work folder."""
-    parts = path.split("/")
-    return parts[0] != PRIVATE and not {"", ".", ".."} & set(parts)

@@ -461,3 +461,16 @@ def test_the_auditor_shares_no_code_with_the_program() -> None:
     source = Path(auditor.__file__).read_text()
     assert "import pigeonholed" not in source
     assert "from pigeonholed" not in source
+
+
+def test_a_row_that_was_made_of_a_file_lacks_a_model_and_only_where_that_is_expected(site: Site) -> None:
+    site.file(b"made.jpg", b"made", "sorted", "cat")
+    nothing = ", ".join(
+        f"{name} = NULL" for name in ["confidence", "model", "model_version", "width", "height", "classified_at"]
+    )
+    site.execute(f"UPDATE images SET {nothing} WHERE source_path = 'made.jpg'")
+    site.execute("DELETE FROM predictions WHERE image_id = (SELECT max(id) FROM images)")
+    assert site.findings(remade=True) == []
+    assert len(site.findings()) == 7
+    site.execute("UPDATE images SET label = NULL WHERE source_path = 'made.jpg'")
+    assert any("label is NULL" in finding for finding in site.findings(remade=True))

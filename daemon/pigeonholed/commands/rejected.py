@@ -14,7 +14,6 @@ from pigeonholed.commands.undo import tell
 
 _LONG_S = 3600.0
 _FILTERS = ("image", "inbox", "reason", "since", "until", "path")
-_limit_option = click.option("--limit", type=click.IntRange(min=1), metavar="N", help="At most N, the newest first.")
 
 
 @click.group(name="rejected", cls=Group)
@@ -23,8 +22,7 @@ def command() -> None:
 
 
 @command.command(name="list")
-@selecting(*_FILTERS)
-@_limit_option
+@selecting(*_FILTERS, "limit")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 @config_option
 @click.pass_context
@@ -61,8 +59,7 @@ def list_(
 
 
 @command.command()
-@selecting(*_FILTERS)
-@_limit_option
+@selecting(*_FILTERS, "limit")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 @config_option
 @click.pass_context

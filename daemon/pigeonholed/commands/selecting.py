@@ -14,41 +14,45 @@ if TYPE_CHECKING:
     from pigeonholed.results import Selection
     from pigeonholed.settings import Settings
 
-_OPTIONS: dict[str, Any] = {
-    "image": click.option("--image", type=click.IntRange(min=1), metavar="ID", help="Only this one, by its id."),
-    "inbox": click.option(
-        "--inbox", metavar="NAME", shell_complete=inbox_names, help="Only what came from this inbox."
-    ),
-    "outcome": click.option(
-        "--outcome",
-        metavar="OUTCOME",
-        help="Only what became sorted, unsure, rejected or duplicate.",
-    ),
-    "label": click.option("--label", metavar="LABEL", help="Only what was taken for this."),
-    "model": click.option(
-        "--model", metavar="NAME", shell_complete=model_names, help="Only what this model was asked about."
-    ),
-    "reason": click.option(
-        "--reason", metavar="REASON", help="Only what was refused for this reason, such as truncated."
-    ),
-    "since": click.option(
-        "--since", metavar="TIME", help="Only what was filed then or later, such as 2026-11-21T08:00 (local time)."
-    ),
-    "until": click.option("--until", metavar="TIME", help="Only what was filed before then."),
-    "path": click.option(
-        "--path",
-        metavar="GLOB",
-        help="Only what came from such a path in its inbox: '2026/*.jpg'; * stands for anything, a slash too.",
-    ),
-}
+
+def _options() -> dict[str, Any]:
+    return {
+        "image": click.option("--image", type=click.IntRange(min=1), metavar="ID", help="Only this one, by its id."),
+        "inbox": click.option(
+            "--inbox", metavar="NAME", shell_complete=inbox_names, help="Only what came from this inbox."
+        ),
+        "outcome": click.option(
+            "--outcome",
+            metavar="OUTCOME",
+            help="Only what became sorted, unsure, rejected or duplicate.",
+        ),
+        "label": click.option("--label", metavar="LABEL", help="Only what was taken for this."),
+        "model": click.option(
+            "--model", metavar="NAME", shell_complete=model_names, help="Only what this model was asked about."
+        ),
+        "reason": click.option(
+            "--reason", metavar="REASON", help="Only what was refused for this reason, such as truncated."
+        ),
+        "since": click.option(
+            "--since", metavar="TIME", help="Only what was filed then or later, such as 2026-11-21T08:00 (local time)."
+        ),
+        "until": click.option("--until", metavar="TIME", help="Only what was filed before then."),
+        "limit": click.option("--limit", type=click.IntRange(min=1), metavar="N", help="At most N, the newest first."),
+        "path": click.option(
+            "--path",
+            metavar="GLOB",
+            help="Only what came from such a path in its inbox: '2026/*.jpg'; * stands for anything, a slash too.",
+        ),
+    }
 
 
 def selecting(*names: str) -> Callable[[Any], Any]:
     """Give a command some of these options; each is an argument of its name, None where it is not used."""
 
     def decorate(function: Any) -> Any:
+        options = _options()
         for name in reversed(names):
-            function = _OPTIONS[name](function)
+            function = options[name](function)
         return function
 
     return decorate
