@@ -204,11 +204,6 @@ class Drifts:
             if own:
                 window.add(own, self.clock())
 
-    def images(self, inbox: str) -> int:
-        """How many recent pictures there are, by weight."""
-        drift = self.of(inbox)
-        return 0 if drift is None else drift.images
-
     def of(self, inbox: str) -> Drift | None:
         """What recent pictures look like; None for an inbox that nothing serves."""
         with self.lock:

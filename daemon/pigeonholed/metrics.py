@@ -11,7 +11,7 @@ import errno
 import math
 import platform
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
@@ -25,7 +25,7 @@ from prometheus_client.registry import Collector
 
 from pigeonholed.accounts import Accounts
 from pigeonholed.batching import Flush
-from pigeonholed.drift import Drift, Drifts
+from pigeonholed.drift import Drift, Drifts, State
 from pigeonholed.images import Placement, Reason
 
 
@@ -199,6 +199,7 @@ class Metrics:
         self.lock = threading.RLock()
         self.accounts = Accounts(self)
         self.drift = Drifts(self.lock)
+        self._inboxes: set[str] = set()
         self._model_info_of: dict[str, tuple[str, ...]] = {}  # owner: whoever calls add_model, one thread
         self._make_outcomes()
         self._make_inference()
@@ -221,6 +222,7 @@ class Metrics:
 
     def add_inbox(self, inbox: str, labels: Iterable[str]) -> None:
         """Make every combination of an inbox with the words that go with it. May be called again with new labels."""
+        self._inboxes.add(inbox)
         _touch(self.images_processed_total, [inbox], Placement)
         _touch(self.images_classified_total, [inbox], labels)
         _touch(self.images_rejected_total, [inbox], Reason)
@@ -249,24 +251,48 @@ class Metrics:
             gauge.labels(inbox).set_function(partial(read, inbox))
         self._add_drift(inbox)
 
+    def keep_inboxes(self, names: Collection[str]) -> None:
+        """End what is told of inboxes that are served no more: they are neither away nor behind. Their counts stay."""
+        with self.lock:
+            for inbox in self._inboxes - set(names):
+                for reason in Ineligible:
+                    self.ineligible_files.remove(inbox, reason.value)
+                for gauge in (self.queue_oldest_age_seconds, self.inbox_available, *self._of_drift()):
+                    gauge.remove(inbox)
+                if (served := self._model_info_of.pop(inbox, None)) is not None:
+                    self.model_info.remove(*served)
+            self._inboxes &= set(names)
+
+    def _of_drift(self) -> tuple[Gauge, ...]:
+        return (
+            self.drift_window_images,
+            self.drift_label_distance_ratio,
+            self.drift_label_chance_ratio,
+            self.drift_confidence_fall_ratio,
+            self.drift_confidence_chance_ratio,
+            self.unsure_share_ratio,
+            self.unsure_share_training_ratio,
+        )
+
     def _add_drift(self, inbox: str) -> None:
         """Read what is told of drift when it is asked for."""
 
         def read(of: Callable[[Drift], float | None]) -> float:
             drift = self.drift.of(inbox)
-            value = None if drift is None else of(drift)
+            value = of(drift or Drift(State.TOO_FEW, 0))
             return math.nan if value is None else value
 
-        for gauge, of in (
-            (self.drift_label_distance_ratio, lambda drift: drift.labels and drift.labels.distance),
-            (self.drift_label_chance_ratio, lambda drift: drift.labels and drift.labels.chance),
-            (self.drift_confidence_fall_ratio, lambda drift: drift.confidence and drift.confidence.distance),
-            (self.drift_confidence_chance_ratio, lambda drift: drift.confidence and drift.confidence.chance),
-            (self.unsure_share_ratio, lambda drift: drift.unsure),
-            (self.unsure_share_training_ratio, lambda drift: drift.unsure_at_training),
-        ):
+        shown: tuple[Callable[[Drift], float | None], ...] = (
+            lambda drift: drift.images,
+            lambda drift: drift.labels.distance if drift.labels else None,
+            lambda drift: drift.labels.chance if drift.labels else None,
+            lambda drift: drift.confidence.distance if drift.confidence else None,
+            lambda drift: drift.confidence.chance if drift.confidence else None,
+            lambda drift: drift.unsure,
+            lambda drift: drift.unsure_at_training,
+        )
+        for gauge, of in zip(self._of_drift(), shown, strict=True):
             gauge.labels(inbox).set_function(partial(read, of))
-        self.drift_window_images.labels(inbox).set_function(partial(self.drift.images, inbox))
 
     def add_model(self, inbox: str, model: str, version: int, runtime: str, device: str) -> None:
         """Say what serves an inbox from now on, in place of what served it before; the counts of both stay."""
@@ -285,6 +311,11 @@ class Metrics:
     def count_error(self, stage: Stage, error: BaseException) -> None:
         """Count a fault of the machinery under the bounded word for it."""
         self.errors_total.labels(stage, fault_of(error)).inc()
+
+    def count_retry(self, stage: Stage, error: BaseException) -> None:
+        """Count a fault, and that what failed is tried again."""
+        self.count_error(stage, error)
+        self.retries_total.labels(stage).inc()
 
     def expose(self, accept: str = "") -> tuple[bytes, str]:
         """Write all metrics out.

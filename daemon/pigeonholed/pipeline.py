@@ -100,23 +100,19 @@ def build(
         check_supported(settings)
         health = _Health(progress)
         addresses = _serve_http(settings, metrics, health, stack)
-
-        def on_database_retry(error: Exception) -> None:
-            metrics.count_error(Stage.RECORD, error)
-            metrics.retries_total.labels(Stage.RECORD).inc()
-
+        on_database = partial(metrics.count_retry, Stage.RECORD)
         records = stack.enter_context(
-            open_records(settings, stop=stop, serving=not once, may_upgrade=may_upgrade, on_retry=on_database_retry)
+            open_records(settings, stop=stop, serving=not once, may_upgrade=may_upgrade, on_retry=on_database)
         )
         metrics.database_available.set(1)
         ledger, deliveries, outputs = records.ledger, records.deliveries, records.outputs
         lanes = _load_models(settings, records, metrics, stop, progress)
+        metrics.keep_inboxes({inbox.name for inbox in settings.inbox})
 
         statistics = Statistics({inbox.name: to_text(str(inbox.path)) for inbox in settings.inbox})
 
         def on_retry(stage: str, error: OSError) -> None:
-            metrics.count_error(Stage(stage), error)
-            metrics.retries_total.labels(stage).inc()
+            metrics.count_retry(Stage(stage), error)
             statistics.trouble("stage_blocked", f"{stage}: {error.strerror}")
 
         patience = Patience(stop, on_retry, longest_wait_s=_LONGEST_WAIT_S)
@@ -345,7 +341,8 @@ def _load_models(
         key = (inbox.model, inbox.version)
         if key not in lanes:
             progress.main.begin(f"loading the model {inbox.model}", STAGE_LIMIT_S)
-            served = load_served(settings, open_tried(settings, records, inbox.model, inbox.version, stop))
+            bundle = open_tried(settings, records, inbox.model, inbox.version, stop)
+            served = load_served(settings, bundle, partial(metrics.count_retry, Stage.INFER))
             lanes[key] = Lane(served, Channel(settings.batching.max_batch_size * 4))
             _announce(settings, records, metrics, lanes[key], key)
     return lanes
@@ -374,10 +371,12 @@ def open_tried(
     return bundle
 
 
-def load_served(settings: Settings, bundle: Bundle) -> Served:
-    """Check and warm a version of a model in this process."""
+def load_served(
+    settings: Settings, bundle: Bundle, on_fault: Callable[[Exception], None] = lambda _error: None
+) -> Served:
+    """Check and warm a version of a model in this process; `on_fault` is told where it fails for a batch."""
     try:
-        return Served(bundle, load_classifier(bundle, **_runtime_of(settings)))
+        return Served(bundle, load_classifier(bundle, **_runtime_of(settings)), on_fault)
     except DeviceUnavailable as error:
         raise Unavailable(str(error)) from None
 
@@ -432,7 +431,11 @@ def _switcher(
     return Switcher(
         records.store,
         [lane for (_name, version), lane in lanes.items() if version == "current"],
-        lambda name: load_served(settings, open_tried(settings, records, name, "current", stop)),
+        lambda name: load_served(
+            settings,
+            open_tried(settings, records, name, "current", stop),
+            partial(metrics.count_retry, Stage.INFER),
+        ),
         switched,
         refused,
     )

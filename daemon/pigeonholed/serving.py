@@ -12,7 +12,7 @@ import structlog
 from pigeonholed.images import Classified, Prediction, Reason, Rejected
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     import numpy.typing as npt
 
@@ -41,10 +41,17 @@ class Policy:
 
 @dataclass(frozen=True)
 class Served:
-    """One version of a model, loaded and warm. Used by one thread."""
+    """One version of a model, loaded and warm. Used by one thread.
+
+    Attributes:
+        bundle: the version.
+        classifier: answers for it.
+        on_fault: called with the error when it failed for a batch, which is then asked again in halves.
+    """
 
     bundle: Bundle
     classifier: Classifier
+    on_fault: Callable[[Exception], None] = lambda _error: None
 
     @cached_property
     def spec(self) -> PixelSpec:
@@ -100,6 +107,7 @@ class Served:
         except Exception as error:
             if len(pixels) == 1:
                 raise
+            self.on_fault(error)
             log.warning(
                 "batch_halved", model=self.bundle.name, pictures=len(pixels), error=str(error).partition("\n")[0]
             )

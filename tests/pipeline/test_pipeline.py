@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+import sqlalchemy as sa
 import structlog
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -619,6 +620,29 @@ def test_metrics_say_what_happened(place: Place) -> None:
 
 
 # -- the service, live ------------------------------------------------------------------------------------------------
+
+
+def test_database_that_is_away_is_measured_while_work_waits(place: Place) -> None:
+    away = threading.Event()
+
+    def begin(_connection: sa.Connection) -> None:
+        if away.is_set():
+            raise sa.exc.OperationalError("BEGIN", {}, sqlite3.OperationalError("database is locked"))
+
+    with place.serving() as service:
+
+        def value(name: str, **labels: str) -> float | None:
+            return service.metrics.registry.get_sample_value(f"pigeonholed_{name}", labels)
+
+        sa.event.listen(service.records.engine, "begin", begin)
+        _until(lambda: value("database_available") == 1.0)
+        away.set()
+        place.drop({"a.png": png()})
+        _until(lambda: value("database_available") == 0.0)
+        away.clear()
+        _until(lambda: value("database_available") == 1.0)
+        _until(lambda: service.reporter.filed == 1)
+        assert value("errors_total", stage="record", reason="database") == value("retries_total", stage="record") != 0
 
 
 @pytest.mark.parametrize("watch", ["events", "poll"])

@@ -181,6 +181,27 @@ def test_the_same_model_added_again_stays(metrics: Metrics) -> None:
     assert [sample.labels["version"] for sample in families(metrics)["model_info"].samples] == ["3"]
 
 
+def test_an_inbox_that_is_served_no_more_is_neither_away_nor_behind_and_keeps_its_counts(metrics: Metrics) -> None:
+    metrics.add_inbox("phone", ["cat", "dog"])
+    metrics.add_model("phone", "pets", 3, "openvino", "cpu")
+    metrics.images_processed_total.labels("phone", "sorted").inc()
+    metrics.keep_inboxes({"camera"})
+    told = {
+        name for name, family in families(metrics).items() for s in family.samples if s.labels.get("inbox") == "phone"
+    }
+    kept = {name for name, (kind, labels) in ALL.items() if "inbox" in labels and kind != "gauge"}
+    assert told == kept | {"last_success_timestamp_seconds", "in_flight_files"} | {
+        "in_flight_oldest_age_seconds", "unaccounted_files"
+    }  # fmt: skip
+    assert all(len(families(metrics)[name].samples) >= 1 for name in ALL)
+    metrics.keep_inboxes({"camera"})
+    metrics.add_inbox("phone", ["cat", "dog"])
+    metrics.add_model("phone", "pets", 3, "openvino", "cpu")
+    values = {s.labels["outcome"]: s.value for s in families(metrics)["images_processed_total"].samples
+              if s.labels["inbox"] == "phone"}  # fmt: skip
+    assert values["sorted"] == 1.0
+
+
 def test_two_instances_share_no_number(metrics: Metrics) -> None:
     other = Metrics()
     other.lost_files_total.inc()

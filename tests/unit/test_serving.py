@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -118,9 +119,12 @@ def test_batch_that_is_too_large_for_the_device_is_halved_until_it_fits(error: E
 
     classifier = FakeClassifier(answer=answer)
     colours = ("red", "blue", "blue", "red", "blue")
-    outcomes = make_served(classifier).classify(_batch(*colours), _POLICIES)
+    told: list[Exception] = []
+    served = replace(make_served(classifier), on_fault=told.append)
+    outcomes = served.classify(_batch(*colours), _POLICIES)
     assert [_word(outcome) for outcome in outcomes] == ["cat", "dog", "dog", "cat", "dog"]
     assert classifier.seen == [5, 2, 3, 1, 2]
+    assert told == [error, error]
 
 
 def test_device_that_takes_not_even_one_picture_is_no_fault_of_the_picture() -> None:
