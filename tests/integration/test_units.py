@@ -8,8 +8,11 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import click
 import pytest
 
+from pigeonholed.cli import cli
+from pigeonholed.config import load_settings
 from pigeonholed.progress import STAGE_LIMIT_S
 from pigeonholed.resources import shipped_folder
 
@@ -97,3 +100,21 @@ def test_user_and_folders_are_made_as_the_unit_wants_them(tmp_path: Path) -> Non
     root = service["ReadWritePaths"].removeprefix("-")
     assert {"/srv/pigeonholed/inbox", "/srv/pigeonholed/sorted"} <= {path for path in made if path.startswith(root)}
     assert f"/var/lib/{service['StateDirectory']}" in made
+
+
+def test_guide_names_files_and_commands_that_exist() -> None:
+    guide = (Path(__file__).parents[2] / "docs/install.md").read_text(encoding="utf-8")
+    for name in re.findall(r"\$units/([\w.-]+)", guide):
+        assert (UNITS / name).exists(), name
+    used = set(re.findall(r"pigeonholed ((?:check|status|run|db|init|demo)\b)", guide))
+    assert {"check", "status", "db"} <= used <= set(cli.list_commands(click.Context(cli)))  # type: ignore[attr-defined]
+
+
+def test_configuration_in_the_guide_loads(tmp_path: Path) -> None:
+    guide = (Path(__file__).parents[2] / "docs/install.md").read_text(encoding="utf-8")
+    file = tmp_path / "pigeonholed.toml"
+    file.write_text(re.findall("(?ms)^```toml(.*?)^```", guide)[0], encoding="utf-8")
+    (inbox,) = load_settings(file, environ={}).inbox
+    tmpfiles = (UNITS / "pigeonholed.tmpfiles").read_text(encoding="utf-8")
+    assert f"d {inbox.path} " in tmpfiles
+    assert f"d {inbox.output} " in tmpfiles
