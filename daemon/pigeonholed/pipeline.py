@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 
 import structlog
 
-from pigeonholed import imaging, recovery
+from pigeonholed import hook, imaging, recovery
 from pigeonholed.channel import Channel
 from pigeonholed.claiming import Claimer, Feed
 from pigeonholed.classifying import DeviceUnavailable, load_classifier, trial
@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from pigeonholed.bundle import Bundle
     from pigeonholed.classifying import RuntimeOptions
     from pigeonholed.custody import Custody
+    from pigeonholed.ledger import Plan
     from pigeonholed.output import Output
     from pigeonholed.records import Records
     from pigeonholed.returning import Holds
@@ -109,7 +110,8 @@ def build(
         workers = batching.decode_workers or os.cpu_count() or 1
         sizes = Sizes(batching.max_batch_size, batching.max_wait_s, workers, batching.max_decode_s)
         reporter = Reporter(metrics, statistics)
-        finisher = Finisher(deliveries, ledger, patience, reporter.filed_batch, reporter.withdrawn, reporter.name_taken)
+        filed = _on_filed(settings, reporter, metrics, statistics, stack)
+        finisher = Finisher(deliveries, ledger, patience, filed, reporter.withdrawn, reporter.name_taken)
         resumed = recovery.recover(ledger, finisher, deliveries, time.monotonic(), patience, metrics)
 
         engine = LocalEngine(routes, sizes, ledger, crew, patience, metrics)
@@ -206,11 +208,12 @@ def _lock_state(settings: Settings, stack: ExitStack) -> None:
 
 
 def _check_supported(settings: Settings) -> None:
-    """Refuse what the contract knows and this version does not do yet, rather than do something else."""
+    """Refuse what cannot be run, and what the contract knows and this version does not do yet."""
     if settings.database.file is None:
         raise Misconfigured("a Postgres database is not built yet in this version; use sqlite:///FILE")
     if settings.engine.kind != "local":
         raise Misconfigured('engine.kind = "ray" is not built yet in this version; use "local"')
+    hook.check(settings.hook.command)
     for inbox in settings.inbox:
         for key, value, only in (("duplicates", inbox.duplicates, ("sort",)),):
             if value not in only:
@@ -218,6 +221,23 @@ def _check_supported(settings: Settings) -> None:
                     f"the inbox {inbox.name} asks for {key} = {value!r}, which is not built yet in this version; "
                     f"use {' or '.join(map(repr, only))}"
                 )
+
+
+def _on_filed(
+    settings: Settings, reporter: Reporter, metrics: Metrics, statistics: Statistics, stack: ExitStack
+) -> Callable[[Sequence[Plan]], None]:
+    """What is told of each batch that was filed: the reporter, and then the hook, which nobody waits for."""
+    if not settings.hook.command:
+        return reporter.filed_batch
+    hooked = hook.Hook(settings.hook.command, settings.hook.timeout_s, metrics, trouble=statistics.trouble)
+    hooked.start()
+    stack.callback(hooked.close)
+
+    def filed(plans: Sequence[Plan]) -> None:
+        reporter.filed_batch(plans)
+        hooked.offer(plans)
+
+    return filed
 
 
 def _serve_http(settings: Settings, metrics: Metrics, health: _Health, stack: ExitStack) -> dict[str, str]:

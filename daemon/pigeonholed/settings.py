@@ -111,6 +111,12 @@ def _pattern(given: str) -> str:
     return given
 
 
+def _argument(given: str) -> str:
+    if not given or "\0" in given:
+        raise ValueError("a list of a program and its arguments, none of them empty")
+    return given
+
+
 AnyPath = Annotated[Path, BeforeValidator(_path), Field(description="a path")]
 OptionalPath = Annotated[Path | None, BeforeValidator(_optional_path), Field(description='a path, or "" for none')]
 Listen = Annotated[InstanceOf[Address], BeforeValidator(_address), Field(description='"host:port"')]
@@ -242,6 +248,16 @@ class WebSettings(Section):
     token_file: OptionalPath = None
 
 
+class HookSettings(Section):
+    """`[hook]`: what is run after each batch; an empty command is none."""
+
+    command: Annotated[
+        tuple[Annotated[str, AfterValidator(_argument)], ...],
+        Field(strict=False, description='a list of a program and its arguments, such as ["/usr/local/bin/tell", "-q"]'),
+    ] = ()
+    timeout_s: Interval = 30.0
+
+
 class LogSettings(Section):
     """`[log]`."""
 
@@ -262,6 +278,7 @@ class Tables(Section):
     engine: EngineSettings = EngineSettings()
     metrics: MetricsSettings = MetricsSettings()
     web: WebSettings = WebSettings()
+    hook: HookSettings = HookSettings()
     log: LogSettings = LogSettings()
 
 

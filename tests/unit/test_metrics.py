@@ -52,6 +52,8 @@ OURS = {
     "overwrites_refused_total": ("counter", {"inbox"}),
     "orphans_found_total": ("counter", set()),
     "event_queue_overflows_total": ("counter", set()),
+    "hook_runs_total": ("counter", {"result"}),
+    "hook_batches_dropped_total": ("counter", set()),
 }
 ALL = CONTRACT | OURS
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs/metrics.md"

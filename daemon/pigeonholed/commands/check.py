@@ -65,6 +65,8 @@ def _findings(settings: Settings) -> Iterator[Finding]:
     for model, version in dict.fromkeys((inbox.model, inbox.version) for inbox in settings.inbox):
         yield _tried(f"model {model}", lambda model=model, version=version: _model(settings, model, version))  # type: ignore[misc]
     yield _tried("metrics", lambda: _metrics(settings))
+    if settings.hook.command:
+        yield _tried("hook", lambda: _hook(settings))
     yield _tried("device", _device)
 
 
@@ -225,6 +227,13 @@ def _metrics(settings: Settings) -> str:
             'choose another address in [metrics].listen, or "" for none'
         ) from None
     return f"{listen} is free"
+
+
+def _hook(settings: Settings) -> str:
+    from pigeonholed import hook
+
+    hook.check(settings.hook.command)
+    return f"{' '.join(settings.hook.command)} can be run"
 
 
 def _device() -> str:
