@@ -366,7 +366,9 @@ class TestReturn:
         desk.file.rename(Path(desk.output.root, "cat/s/x.png"))
         desk.nowhere = True
         refused = self.returner(desk, Holds()).put_back(desk.ledger.filed(), hold=True)
-        assert refused.refused == ("cat/s/x.png: the configuration no longer names the output of its inbox",)
+        assert refused.refused == (
+            "cat/s/x.png: the output of its inbox is away, or the configuration does not name it any more",
+        )
         desk.nowhere = False
         assert self.returner(desk, Holds()).put_back(desk.ledger.filed(), hold=True).back == 1
         assert desk.file.read_bytes() == CONTENT

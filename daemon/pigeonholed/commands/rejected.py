@@ -61,7 +61,8 @@ def retry(
 ) -> None:
     """Put refused files back into their inboxes, to be tried again; without a filter, all of them.
 
-    Their old rows become 'returned', and each gets a new row when it is filed again.
+    Their old rows become 'returned', and each gets a new row when it is filed again. One that has stayed in its inbox
+    (action = "none") is looked at again where it is.
     """
     tell(_perform(chosen_config(ctx, config), "retry", reason, inbox, image), as_json=as_json)
 

@@ -36,6 +36,8 @@ def command(
     Each is checked by its hash first and nothing is ever overwritten; what cannot be put back stays where it is, is
     named, and makes the exit code 1. The daemon passes over the files that are back, until they change or until
     'pigeonholed undo --release'.
+
+    Of a picture that has stayed in its inbox (action = "none") only the row changes.
     """
     from pigeonholed.config import load_settings  # heavy ones only when they are needed
     from pigeonholed.operations import alone
