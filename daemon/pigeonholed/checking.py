@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 import sqlalchemy as sa
 
-from pigeonholed import database, listening
+from pigeonholed import database, hook, listening
 from pigeonholed.bundle import BundleError
 from pigeonholed.classifying import DeviceUnavailable, find_gpu, trial
 from pigeonholed.errors import Misconfigured, Unavailable, UserError
@@ -66,9 +66,16 @@ def look(settings: Settings) -> Iterator[Finding]:
     yield _tried("metrics", lambda: listening.metrics(settings))
     if settings.web.token_file is not None:
         yield _tried("web", lambda: listening.token(settings))
+    if settings.hook.command:
+        yield _tried("hook", lambda: _hook(settings))
     yield _tried("device", lambda: _device(settings))
     for what, detail in warnings_of(settings):
         yield Finding(what, True, detail, warning=True)
+
+
+def _hook(settings: Settings) -> str:
+    hook.check(settings.hook.command)
+    return f"{' '.join(settings.hook.command)} can be run"
 
 
 def _tried(what: str, look: Callable[[], str]) -> Finding:

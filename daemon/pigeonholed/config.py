@@ -99,6 +99,9 @@ def _resolved(table: dict[str, Any], folder: Path) -> dict[str, Any]:
     database["url"] = database_url.absolute(url, base) if isinstance(url, str) else url
     web = _section(result, "web")
     web["token_file"] = _below(folder, web.get("token_file", ""))
+    hook = _section(result, "hook")
+    if isinstance(command := hook.get("command"), list) and command:
+        hook["command"] = [_program(folder, command[0]), *command[1:]]
     if isinstance(inboxes := result.get("inbox"), list):
         result["inbox"] = [_resolved_inbox(inbox, folder) for inbox in inboxes]
     return result
@@ -120,6 +123,12 @@ def _resolved_inbox(inbox: object, folder: Path) -> object:
     if isinstance(path := result.get("path"), Path):
         result.setdefault("name", os.path.basename(os.path.normpath(path)))
     return result
+
+
+def _program(folder: Path, given: object) -> object:
+    """A program that is named by a path is found from the folder of the file; one without is looked for in $PATH."""
+    found = _below(folder, given) if isinstance(given, str) and os.sep in given else given
+    return str(found) if isinstance(found, Path) else found
 
 
 def _below(folder: Path, given: object) -> object:

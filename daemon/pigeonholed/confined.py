@@ -119,6 +119,7 @@ def _confine(parent: int) -> None:
     # No core, and neither file nor socket is opened: the pipes are open already. `_limit` is for threads.
     for limit in (resource.RLIMIT_CORE, resource.RLIMIT_NOFILE):
         resource.setrlimit(limit, (0, 0))
+    _set(resource.RLIMIT_NPROC, 0)
 
 
 def _limit(data: bytes, max_pixels: int, limit_s: float) -> None:

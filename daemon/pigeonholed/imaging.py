@@ -20,6 +20,7 @@ from pigeonholed.formats import (
     Format,
     Header,
     HeaderError,
+    announced_pixels,
     boxes_are_complete,
     describe,
     is_start_of_a_picture,
@@ -135,8 +136,8 @@ def decode(data: bytes, spec: PixelSpec, *, max_pixels: int = 100_000_000, allow
     if form is None:
         raise _unsupported(data)
     if form is Format.HEIF or form is Format.AVIF:
-        stored, alpha, orientation = _decode_with_extra(data, form, max_pixels), Alpha.STRAIGHT, 1
-        height, width = stored.shape[:2]
+        stored, orientation = _decode_with_extra(data, form, max_pixels, allow_truncated)
+        alpha, (height, width) = Alpha.STRAIGHT, stored.shape[:2]
     else:
         header = _checked_header(data, form, max_pixels, allow_truncated)
         width, height, orientation = header.width, header.height, header.orientation
@@ -251,32 +252,61 @@ def _keyed(stored: Raster, transparent_grey: int | None) -> Raster:
     return np.dstack([stored, stored, stored, alpha])
 
 
-def _decode_with_extra(data: bytes, form: Format, max_pixels: int) -> Raster:
-    """Decode HEIF or AVIF through Pillow to upright BGRA, where the extra is installed."""
+def _decode_with_extra(data: bytes, form: Format, max_pixels: int, allow_truncated: bool) -> tuple[Raster, int]:
+    """Decode HEIF or AVIF, where the extra is installed, to what `_decode_stored` gives, and its orientation."""
+    name = form.upper()
+    opener = _opener_of_extra(form)
+    complete = boxes_are_complete(len(data), lambda pos, size: data[pos : pos + size])
+    if not complete and not allow_truncated:
+        raise ImagingError(Reason.TRUNCATED, f"the end of the {name} picture is missing")
+    try:
+        image = opener(io.BytesIO(data))
+        width, height = image.size
+        if width * height > max_pixels:
+            raise _too_large(width, height, f"max_pixels = {max_pixels}")
+        if form is Format.HEIF:  # whose decoder turns it
+            return _raster(image.to_pillow()), 1
+        orientation = image.getexif().get(0x0112, 1)
+        return _raster(image), orientation if orientation in range(1, 9) else 1
+    except ImagingError:
+        raise
+    except MemoryError:
+        raise ImagingError(Reason.TOO_LARGE, f"the {name} picture is more than memory holds") from None
+    except Exception as error:  # two foreign decoders, whose exceptions are not documented
+        if (pixels := announced_pixels(data)) > max_pixels:
+            raise ImagingError(Reason.TOO_LARGE, f"{pixels} pixels are more than max_pixels = {max_pixels}") from None
+        # What they say may quote the file, and be long.
+        said = "".join(character if character.isprintable() else " " for character in str(error))[:200].strip()
+        whole = complete and any(box in data for box in (b"mdat", b"idat", b"mini"))  # some of which holds the pixels
+        reason = Reason.UNREADABLE if whole else Reason.TRUNCATED
+        raise ImagingError(reason, f"the {name} picture cannot be decoded: {said}") from None
+
+
+def _opener_of_extra(form: Format) -> Any:
+    """What opens HEIF or AVIF, in this thread and no other: parallelism is the caller's."""
     try:
         # By name: absent without the extra, and needed for such files only.
-        open_heif = importlib.import_module("pillow_heif").open_heif
-        open_avif = importlib.import_module("PIL.AvifImagePlugin").AvifImageFile
-        upright = importlib.import_module("PIL.ImageOps").exif_transpose
+        heif: Any = importlib.import_module("pillow_heif")
+        avif: Any = importlib.import_module("PIL.AvifImagePlugin")
+        if form is Format.HEIF:
+            heif.options.DECODE_THREADS = 1
+            return heif.open_heif
+        if avif.SUPPORTED:
+            avif.DEFAULT_MAX_THREADS = 1
+            return avif.AvifImageFile
     except ImportError:
         detail = f"decoding {form.upper()} needs the extra: pip install pigeonholed[heif]"
         raise ImagingError(Reason.UNSUPPORTED, detail) from None
-    if not boxes_are_complete(data):
-        raise ImagingError(Reason.TRUNCATED, f"the end of the {form.upper()} picture is missing")
-    try:
-        opened = (open_avif if form is Format.AVIF else open_heif)(io.BytesIO(data))
-        width, height = opened.size
-        if width * height > max_pixels:
-            raise _too_large(width, height, f"max_pixels = {max_pixels}")
-        image = opened if form is Format.AVIF else opened.to_pillow()
-        rgba = np.asarray(upright(image).convert("RGBA"))
-    except ImagingError:
-        raise
-    except Exception as error:  # two foreign decoders, whose exceptions are not documented
-        # What they say may quote the file, and be long.
-        said = "".join(character if character.isprintable() else " " for character in str(error))[:200].strip()
-        raise ImagingError(Reason.UNREADABLE, f"the {form.upper()} picture cannot be decoded: {said}") from None
-    return cv2.cvtColor(rgba, cv2.COLOR_RGBA2BGRA)
+    raise ImagingError(Reason.UNSUPPORTED, "the Pillow that is installed was built without AVIF")
+
+
+def _raster(image: Any) -> Raster:
+    """The pixels of a Pillow image, as OpenCV would hand them over."""
+    if image.mode == "L" or image.mode.startswith("I;16"):
+        return np.asarray(image)
+    if image.mode == "RGB":
+        return cv2.cvtColor(np.asarray(image), cv2.COLOR_RGB2BGR)
+    return cv2.cvtColor(np.asarray(image.convert("RGBA")), cv2.COLOR_RGBA2BGRA)
 
 
 # ---- from what was stored to what is wanted

@@ -63,6 +63,14 @@ class Reload(StrEnum):
     REFUSED = "refused"
 
 
+class HookRun(StrEnum):
+    """How a run of the hook ended."""
+
+    OK = "ok"
+    FAILED = "failed"  # it could not be started, or its exit code was not 0
+    TIMEOUT = "timeout"
+
+
 class Fault(StrEnum):
     """What went wrong with the machinery: the bounded vocabulary of `errors_total{reason}`."""
 
@@ -184,6 +192,8 @@ class Metrics:
         drift_confidence_chance_ratio: gauge (inbox): as above.
         unsure_share_ratio: gauge (inbox): recent pictures below the model's own threshold for their label.
         unsure_share_training_ratio: gauge (inbox): those of the pictures that the model was judged by.
+        hook_runs_total: counter (result): runs of the hook, by `HookRun`.
+        hook_batches_dropped_total: counter: batches that it was not run for: too many waited, or the service ended.
         build_info: gauge (version, python, keras, openvino): 1.
         reviews_total: counter (inbox, result): what people said of a label: `confirmed` or `corrected`.
     """
@@ -457,6 +467,11 @@ class Metrics:
         self.event_queue_overflows_total = self._counter(
             "event_queue_overflows_total", "Times that the kernel dropped file events; a scan followed."
         )
+        self.hook_runs_total = self._counter("hook_runs_total", "Runs of the hook.", "result")
+        self.hook_batches_dropped_total = self._counter(
+            "hook_batches_dropped_total", "Batches that the hook was not run for."
+        )
+        _touch(self.hook_runs_total, [], HookRun)
         _touch(self.retries_total, [], Stage)
         for stage in Stage:
             _touch(self.errors_total, [stage], Fault)

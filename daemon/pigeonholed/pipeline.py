@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 
 import structlog
 
-from pigeonholed import imaging, recovery
+from pigeonholed import hook, imaging, recovery
 from pigeonholed.channel import Channel
 from pigeonholed.claiming import Claimer, Feed
 from pigeonholed.classifying import DeviceUnavailable, load_classifier, trial
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from pigeonholed.bundle import Bundle
     from pigeonholed.classifying import RuntimeOptions
     from pigeonholed.custody import Custody
-    from pigeonholed.ledger import Ledger
+    from pigeonholed.ledger import Ledger, Plan
     from pigeonholed.output import Output
     from pigeonholed.records import Records
     from pigeonholed.reexamining import Outcome
@@ -126,7 +126,7 @@ def build(
             deliveries,
             ledger,
             patience,
-            reporter.filed_batch,
+            _on_filed(settings, reporter, metrics, statistics, stack),
             reporter.withdrawn,
             reporter.name_taken,
             lambda stage: metrics.stage_duration_seconds.labels(stage).time(),
@@ -249,9 +249,27 @@ def _know_contents(settings: Settings, ledger: Ledger) -> None:
 
 
 def check_supported(settings: Settings) -> None:
-    """Refuse what the contract knows and this version does not do yet, rather than do something else."""
+    """Refuse what cannot be run, and what the contract knows and this version does not do yet."""
     if settings.engine.kind != "local":
         raise Misconfigured('engine.kind = "ray" is not built yet in this version; use "local"')
+    hook.check(settings.hook.command)
+
+
+def _on_filed(
+    settings: Settings, reporter: Reporter, metrics: Metrics, statistics: Statistics, stack: ExitStack
+) -> Callable[[Sequence[Plan]], None]:
+    """What is told of each batch that was filed: the reporter, and then the hook, which nobody waits for."""
+    if not settings.hook.command:
+        return reporter.filed_batch
+    hooked = hook.Hook(settings.hook.command, settings.hook.timeout_s, metrics, trouble=statistics.trouble)
+    hooked.start()
+    stack.callback(hooked.close)
+
+    def filed(plans: Sequence[Plan]) -> None:
+        reporter.filed_batch(plans)
+        hooked.offer(plans)
+
+    return filed
 
 
 def _serve_http(settings: Settings, metrics: Metrics, health: _Health, stack: ExitStack) -> dict[str, str]:

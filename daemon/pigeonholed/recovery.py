@@ -132,8 +132,8 @@ def _refuse_if_nowhere(rows: Sequence[InFlight], deliveries: Mapping[str, Delive
             count := sum(row.arrival.file.inbox == name and not row.arrival.stays for row in rows)
         ):
             raise Misconfigured(
-                f"{count} files of the inbox {name} were on their way to an output when it still had one, and the "
-                f'configuration names none; name that output for it again ("none" may stay), and they will be filed'
+                f"{count} files of the inbox {name} were on their way to an output that the configuration does not "
+                f'name any more, or that is away: name it for this inbox, or mount it; action = "none" may stay'
             )
 
 

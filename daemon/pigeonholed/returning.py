@@ -287,7 +287,7 @@ class Returner:
 def _fault_of_moving(file: Filed, delivery: Delivery) -> str | None:
     """Why a file cannot be moved back to its inbox; None when it can."""
     if delivery.nowhere:
-        return "the configuration no longer names the output of its inbox"
+        return "the output of its inbox is away, or the configuration does not name it any more"
     if not os.path.isdir(delivery.inbox):
         return f"its inbox {delivery.inbox} is missing"
     path = os.path.join(delivery.output.root, file.destination)

@@ -119,6 +119,12 @@ def _suffix(given: str) -> str:
     return given.lower()
 
 
+def _argument(given: str) -> str:
+    if not given or "\0" in given:
+        raise ValueError("a list of a program and its arguments, none of them empty")
+    return given
+
+
 AnyPath = Annotated[Path, BeforeValidator(_path), Field(description="a path")]
 OptionalPath = Annotated[Path | None, BeforeValidator(_optional_path), Field(description='a path, or "" for none')]
 Listen = Annotated[InstanceOf[Address], BeforeValidator(_address), Field(description='"host:port"')]
@@ -257,6 +263,16 @@ class WebSettings(Section):
     token_file: OptionalPath = None
 
 
+class HookSettings(Section):
+    """`[hook]`: what is run after each batch; an empty command is none."""
+
+    command: Annotated[
+        tuple[Annotated[str, AfterValidator(_argument)], ...],
+        Field(strict=False, description='a list of a program and its arguments, such as ["/usr/local/bin/tell", "-q"]'),
+    ] = ()
+    timeout_s: Interval = 30.0
+
+
 class LogSettings(Section):
     """`[log]`."""
 
@@ -277,6 +293,7 @@ class Tables(Section):
     engine: EngineSettings = EngineSettings()
     metrics: MetricsSettings = MetricsSettings()
     web: WebSettings = WebSettings()
+    hook: HookSettings = HookSettings()
     log: LogSettings = LogSettings()
 
 

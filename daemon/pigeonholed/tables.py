@@ -163,8 +163,8 @@ refilings = Table(
     Column("filed_at", UtcDateTime, nullable=False),
 )
 
-# Files that were copied and are still in their inboxes. It outlives the rows of `images`: a history that is cut down
-# must not make them arrive again.
+# Files that were copied, or only looked at, and are still in their inboxes. It outlives the rows of `images`: a history
+# that is cut down must not make them arrive again.
 copied = Table(
     "copied",
     metadata,

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from pigeonholed.companions import Company, is_companion
 from pigeonholed.disk import is_written_to
-from pigeonholed.formats import end_is_missing
+from pigeonholed.formats import Format, boxes_are_complete, end_is_missing, sniff
 from pigeonholed.hints import Hints
 from pigeonholed.images import ImageFile, mtime_ns_of
 from pigeonholed.metrics import Ineligible
@@ -265,20 +265,20 @@ class Watch:
     def _is_open(self, path: str, signature: Signature, now_s: float) -> bool:
         """Whether somebody is known to write to a file that was changed lately."""
         lately = self.marks.age_s(signature.ctime_ns, now_s) < self.rules.settle_s + _WRITERS_PAUSE_AT_MOST_S
-        return _peek(path, signature.size, ask_for_writers=lately)[2]
+        return _peek(path, signature.size, ask_for_writers=lately)[1]
 
     def _whole(self, path: str, full_path: str, signature: Signature, now_s: float) -> bool:
         """Whether the file can be read, its end is there and nobody writes; or it has been waited for long enough."""
         try:
             lately = self.marks.age_s(signature.ctime_ns, now_s) < self.rules.settle_s + _WRITERS_PAUSE_AT_MOST_S
-            head, tail, written_to = _peek(full_path, signature.size, ask_for_writers=lately)
+            missing, written_to = _peek(full_path, signature.size, ask_for_writers=lately)
         except OSError as error:
             if error.errno == errno.EIO:
                 return True  # the decoder has retries, and the word for it
             self._count_left(error)
             self.window.forget(path)  # unreadable, gone, or we are out of descriptors: the next scan says which
             return False
-        if not written_to and not end_is_missing(head, tail, signature.size):
+        if not written_to and not missing:
             return True
         unchanged_s = self.window.unchanged_s(path, signature, now_s, announced=self._announced)
         waited_s = max(unchanged_s, self.marks.age_s(signature.ctime_ns, now_s))
@@ -299,8 +299,8 @@ class Watch:
             heapq.heappush(self._due, (at_s, path))
 
 
-def _peek(path: str, size: int, *, ask_for_writers: bool) -> tuple[bytes, bytes, bool]:
-    """The first and the last bytes of a file, and whether somebody is known to have it open for writing.
+def _peek(path: str, size: int, *, ask_for_writers: bool) -> tuple[bool, bool]:
+    """Whether the end of a picture is missing, and whether somebody is known to have the file open for writing.
 
     Never follows a link and never blocks on a pipe. Every system call here is paid for each file that arrives.
     """
@@ -311,6 +311,9 @@ def _peek(path: str, size: int, *, ask_for_writers: bool) -> tuple[bytes, bytes,
         else:
             head = os.pread(fd, _PEEK_BYTES, 0)
             tail = os.pread(fd, _PEEK_BYTES, size - _PEEK_BYTES)
-        return head[:_PEEK_BYTES], tail[-_PEEK_BYTES:], ask_for_writers and is_written_to(fd)
+        missing = end_is_missing(head[:_PEEK_BYTES], tail[-_PEEK_BYTES:], size)
+        if sniff(head[:_PEEK_BYTES]) in (Format.HEIF, Format.AVIF):
+            missing = not boxes_are_complete(size, lambda at, count: os.pread(fd, count, at))
+        return missing, ask_for_writers and is_written_to(fd)
     finally:
         os.close(fd)

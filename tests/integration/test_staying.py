@@ -9,7 +9,7 @@ import errno
 import hashlib
 import os
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -24,23 +24,29 @@ from crash.test_poison import Ward
 from forking import Forker, forking
 from helpers import fingerprint_of, make_arrival, make_classified, make_rejected, make_tree, png, read_tree
 from pigeonholed import recovery, staying, tables
+from pigeonholed.claiming import Claimer, Feed
 from pigeonholed.config import load_settings
 from pigeonholed.custody import Custody, Renaming
 from pigeonholed.decoding import Demand, examine
 from pigeonholed.errors import Misconfigured
 from pigeonholed.finishing import Delivery, Finisher
+from pigeonholed.ignoring import NameFilter
 from pigeonholed.images import STAYS, Arrival, Decoded, Fingerprint, Placement, Reason, Rejected, Status, Withdrawn
 from pigeonholed.imaging import PixelSpec
 from pigeonholed.ledger import Copy, Ledger, Plan
 from pigeonholed.memory import Memory
+from pigeonholed.metrics import Metrics
 from pigeonholed.operations import alone
 from pigeonholed.originals import InPlace
-from pigeonholed.output import Output
+from pigeonholed.output import Output, OutputRefused
 from pigeonholed.patience import Patience
 from pigeonholed.placing import Placer
+from pigeonholed.probing import Probed
 from pigeonholed.returning import Holds, Returner
+from pigeonholed.settings import InboxSettings
 from pigeonholed.settling import signature_of
 from pigeonholed.staying import Staying, look_again, open_in_place
+from pigeonholed.watching import Rules, Watch
 from running import LOOKING, Workspace, environment, picture
 
 CONTENT = png()
@@ -366,10 +372,61 @@ class TestReturn:
         desk.file.rename(Path(desk.output.root, "cat/s/x.png"))
         desk.nowhere = True
         refused = self.returner(desk, Holds()).put_back(desk.ledger.filed(), hold=True)
-        assert refused.refused == ("cat/s/x.png: the configuration no longer names the output of its inbox",)
+        assert refused.refused == (
+            "cat/s/x.png: the output of its inbox is away, or the configuration does not name it any more",
+        )
         desk.nowhere = False
         assert self.returner(desk, Holds()).put_back(desk.ledger.filed(), hold=True).back == 1
         assert desk.file.read_bytes() == CONTENT
+
+
+class _Engine:
+    """Takes files, and leaves them to the test."""
+
+    def __init__(self) -> None:
+        self.taken: list[Arrival] = []
+
+    def submit(self, arrivals: Sequence[Arrival]) -> None:
+        self.taken.extend(arrivals)
+
+
+class TestClaimed:
+    def test_file_is_claimed_once_and_again_only_when_it_has_changed(self, desk: Desk) -> None:
+        inbox = InboxSettings(name="camera", path=desk.inbox, model="tiny", action="none")
+        desk.custody = custody = Probed(inbox, desk.output, desk.ledger)
+        rules = Rules("camera", str(desk.inbox), 0.0, 0.0, 30.0, True)
+        watch = Watch(
+            rules, NameFilter(), desk.output.now_ns, passes_over=lambda path, _size, _time: custody.knows(path)
+        )
+        engine = _Engine()
+        claimer = Claimer([Feed(watch, desk.output, custody)], desk.ledger, engine, Patience(), Metrics())  # type: ignore[arg-type]
+
+        def claimed() -> int:
+            watch.rescan()
+            scans, before = watch.scans, len(engine.taken)
+            while watch.scans < scans + 2:
+                watch.rescan()
+                claimer.turn()
+            return len(engine.taken) - before
+
+        assert (claimed(), claimed()) == (1, 0)
+        assert desk.statuses() == ["claimed"]
+        desk.finisher().turn([desk.classified(engine.taken[0])])
+        assert (claimed(), claimed()) == (0, 0)
+        desk.file.write_bytes(CONTENT + b"more")
+        assert claimed() == 1
+        desk.finisher().turn([Withdrawn(engine.taken[1], Status.VANISHED, "for a test")])
+        assert claimed() == 1
+        custody.close()
+        custody.release(engine.taken)  # there is none to tell
+        assert read_tree(desk.output.root).keys() == {".pigeonholed"}
+        assert desk.output.batch_folders() == []
+
+    def test_inbox_that_cannot_be_read_is_refused(self, desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(os, "access", lambda *_arguments: False)
+        inbox = InboxSettings(name="camera", path=desk.inbox, model="tiny", action="none")
+        with pytest.raises(OutputRefused, match="cannot read the inbox"):
+            Probed(inbox, desk.output, desk.ledger)
 
 
 class TestOtherAction:

@@ -474,3 +474,69 @@ def test_a_row_that_was_made_of_a_file_lacks_a_model_and_only_where_that_is_expe
     assert len(site.findings()) == 7
     site.execute("UPDATE images SET label = NULL WHERE source_path = 'made.jpg'")
     assert any("label is NULL" in finding for finding in site.findings(remade=True))
+
+
+# -- action = none ----------------------------------------------------------------------------------------------------
+
+
+def let_stay(site: Site, number: int) -> None:
+    """Let the file of a row be in its inbox, and nowhere else."""
+    with site.connect() as connection:
+        query = "SELECT source_path, destination FROM images WHERE id = ?"
+        source, destination = map(auditor.unescape, connection.execute(query, [number]).fetchone())
+    connection.close()
+    site.path(destination).rename(os.path.join(os.fsencode(site.inbox), source).decode(errors="surrogateescape"))
+    site.path(destination + b".reason.json").unlink(missing_ok=True)
+    site.execute("UPDATE images SET destination = NULL WHERE id = ?", number)
+
+
+@pytest.fixture
+def still(site: Site) -> Site:
+    """The same where files stay: each path once, and no output."""
+    site.execute("DELETE FROM images WHERE id IN (3, 9)")
+    site.execute("DELETE FROM predictions WHERE image_id = 3")
+    site.dropped = [item for number, item in enumerate(site.dropped, 1) if number not in {3, 9}]
+    for number in (1, 2, 4, 5, 6, 7, 8):
+        let_stay(site, number)
+    shutil.rmtree(site.output)
+    return site
+
+
+def spill(site: Site) -> None:
+    site.output.mkdir()
+    (site.output / "x").write_bytes(b"x")
+
+
+STILL_FAULTS: list[tuple[str, Callable[[Site], object], str]] = [
+    ("destination", sql("UPDATE images SET destination = 'cat/a.jpg' WHERE id = 1"), "has the destination cat/a.jpg"),
+    ("taken", lambda site: (site.inbox / "a.jpg").unlink(), "no longer in the inbox, or changed there: a.jpg"),
+    ("changed", lambda site: (site.inbox / "a.jpg").write_bytes(b"x"), "no longer in the inbox, or changed there"),
+    ("sidecar", lambda site: (site.inbox / "text.png.reason.json").touch(), "still in the inbox: text.png.reason.json"),
+    ("no row", sql("DELETE FROM images WHERE id = 1"), "lost: no filed row for a.jpg"),
+    ("two rows", lambda site: site.insert(b"a.jpg", b"cat one", "sorted", "cat", None, b"x"), "one filed row too many"),
+    ("in flight", sql("UPDATE images SET status = 'claimed' WHERE id = 1"), "still in flight"),
+    ("something filed", spill, "no row explains x"),
+    ("work folder", lambda site: (site.output / ".pigeonholed/token").mkdir(parents=True), "left over in flight"),
+]
+
+
+def test_files_that_stay_are_no_finding(still: Site) -> None:
+    assert still.findings(rows_only=True) == []
+    still.output.mkdir()
+    assert still.findings(rows_only=True) == []
+    assert any("destination is NULL" in finding for finding in still.findings(inbox_keeps=True))
+
+
+@pytest.mark.parametrize(("plant", "finding"), [fault[1:] for fault in STILL_FAULTS], ids=[f[0] for f in STILL_FAULTS])
+def test_a_planted_fault_is_found_where_files_stay(still: Site, plant: Callable[[Site], object], finding: str) -> None:
+    plant(still)
+    assert any(finding in found for found in still.findings(rows_only=True)), still.findings(rows_only=True)
+
+
+def test_some_files_may_stay_where_others_were_filed(site: Site) -> None:
+    let_stay(site, 4)
+    let_stay(site, 8)
+    assert site.findings(looked_at=[b"c.jpg", b"text.png"]) == []
+    assert any("still in the inbox: c.jpg" in finding for finding in site.findings())
+    (site.inbox / "c.jpg").unlink()
+    assert any("changed there: c.jpg" in finding for finding in site.findings(looked_at=[b"c.jpg", b"text.png"]))

@@ -229,6 +229,29 @@ def test_paths_are_relative_to_the_folder_that_the_contract_names(tmp_path: Path
     assert settings.source == tmp_path / "pigeonholed.toml"
 
 
+def test_the_program_of_a_hook_is_a_path_only_if_it_looks_like_one(tmp_path: Path) -> None:
+    def program(command: str) -> tuple[str, ...]:
+        return load(tmp_path, MINIMAL + f"[hook]\ncommand = {command}\n").hook.command
+
+    assert program('["bin/tell", "./as it is"]') == (f"{tmp_path}/bin/tell", "./as it is")
+    assert program('["tell"]') == ("tell",)
+    assert program('["/bin/tell"]') == ("/bin/tell",)
+    assert program("[]") == ()
+
+
+@pytest.mark.parametrize("command", ['"tell -q"', '[""]', "[1]", '["tell", "\\u0000"]', "[[]]"])
+def test_a_hook_that_is_no_list_of_words_is_refused(tmp_path: Path, command: str) -> None:
+    assert "hook.command" in refusal(tmp_path, MINIMAL + f"[hook]\ncommand = {command}\n")
+
+
+def test_only_files_that_stay_need_no_output(tmp_path: Path) -> None:
+    without = MINIMAL.replace('output = "sorted"\n', "")
+    assert load(tmp_path, without + 'action = "none"\n').inbox[0].output is None
+    assert load(tmp_path, MINIMAL + 'action = "none"\n').inbox[0].output == tmp_path / "sorted"
+    for text in (without, MINIMAL.replace('"sorted"', '""'), without + 'action = "copy"\n'):
+        assert 'only action = "none" needs no output' in refusal(tmp_path, text)
+
+
 def test_a_relative_flag_for_the_file_gives_absolute_paths(tmp_path: Path) -> None:
     write(tmp_path / "etc", MINIMAL)
     settings = load_settings(Path("etc/pigeonholed.toml"), environ={}, cwd=tmp_path)

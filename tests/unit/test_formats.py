@@ -12,6 +12,7 @@ from PIL import Image
 from pigeonholed.formats import (
     Format,
     HeaderError,
+    announced_pixels,
     boxes_are_complete,
     describe,
     dimensions,
@@ -122,10 +123,27 @@ def test_heif_and_avif_are_told_apart_by_their_brands(brands: bytes, form: Forma
 
 
 def test_iso_boxes_are_complete_unless_the_last_one_is_cut() -> None:
-    data = b"\0\0\0\x0cftypheic" + b"\0\0\0\x10mdat12345678"
-    assert boxes_are_complete(data)
-    assert boxes_are_complete(b"\0\0\0\x0cftypheic" + b"\0\0\0\0mdat1234")
-    assert not boxes_are_complete(data[:-1])
+    def complete(data: bytes) -> bool:
+        return boxes_are_complete(len(data), lambda at, count: data[at : at + count])
+
+    start, large = b"\0\0\0\x0cftypheic", b"\0\0\0\1mdat" + struct.pack(">Q", 24) + bytes(8)
+    data = start + b"\0\0\0\x0cmeta1234" + b"\0\0\0\x10mdat12345678"
+    assert complete(data)
+    assert not any(complete(data[:end]) for end in range(24))  # nor where it ends behind its first box
+    assert not any(complete(data[:end]) for end in range(32, len(data)))
+    assert complete(start + b"\0\0\0\0mdat1234")
+    assert complete(data + large)
+    assert not complete((data + large)[:-1])
+    assert complete(data + start * 30_000)  # what could cost time without end is not walked to its own
+
+
+def test_pixels_that_a_heif_file_announces_are_the_most_of_its_images() -> None:
+    def ispe(width: int, height: int) -> bytes:
+        return b"\0\0\0\x14ispe" + struct.pack(">III", 0, width, height)
+
+    assert announced_pixels(b"") == 0
+    assert announced_pixels(ispe(3, 4) + ispe(500, 600) + ispe(1, 2)) == 300_000
+    assert announced_pixels(ispe(3, 4) + ispe(500, 600)[:-1]) == 12
 
 
 @pytest.mark.parametrize("name", FILES)

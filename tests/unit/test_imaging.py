@@ -25,7 +25,7 @@ from pigeonholed.images import Reason
 from pigeonholed.imaging import Fit, ImagingError, Picture, PixelSpec, configure, decode
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 WIDTH, HEIGHT = 48, 32
 AS_IT_IS = PixelSpec(HEIGHT, WIDTH)
@@ -311,6 +311,101 @@ def test_heif_without_the_extra_is_unsupported_and_says_what_to_install(monkeypa
     with pytest.raises(ImagingError, match=r"HEIF needs the extra: pip install pigeonholed\[heif\]") as error:
         decode(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", AS_IT_IS)
     assert error.value.reason is Reason.UNSUPPORTED
+
+
+def heif_encoded(image: Image.Image, **options: object) -> bytes:
+    out = io.BytesIO()
+    pytest.importorskip("pillow_heif").from_pillow(image).save(out, quality=90, **options)
+    return out.getvalue()
+
+
+def avif_encoded(image: Image.Image, **options: object) -> bytes:
+    return encoded(image, "AVIF", quality=90, **options)
+
+
+EXTRA = pytest.mark.parametrize("make", [heif_encoded, avif_encoded], ids=["heif", "avif"])
+
+
+def announcing(data: bytes, width: int, height: int) -> bytes:
+    """The same file with another size in its header."""
+    at = data.index(b"ispe") + 8
+    return data[:at] + struct.pack(">II", width, height) + data[at + 8 :]
+
+
+@EXTRA
+def test_heif_and_avif_are_seen_as_the_same_picture_in_another_format_is(make: Callable[..., bytes]) -> None:
+    large = scene().resize((WIDTH * 4, HEIGHT * 4))
+    for image in (large, large.convert("L")):
+        for spec in (AS_IT_IS, PixelSpec(9, 9, "crop"), PixelSpec(30, 80, "pad")):
+            seen, wanted = decode(make(image), spec), decode(encoded(image, "PNG"), spec)
+            assert (seen.width, seen.height) == (wanted.width, wanted.height)
+            assert np.abs(seen.pixels.astype(int) - wanted.pixels).mean() < 4
+
+
+@EXTRA
+def test_transparency_of_heif_and_avif_is_white(make: Callable[..., bytes]) -> None:
+    image = Image.new("RGBA", (WIDTH, HEIGHT), (200, 0, 0, 0))
+    image.paste((200, 0, 0, 255), (0, 0, WIDTH // 2, HEIGHT))
+    pixels = pixels_of(make(image))
+    assert np.abs(pixels[16, 4] - (200, 0, 0)).max() < 12
+    assert np.abs(pixels[16, -4] - 255).max() < 12
+
+
+@EXTRA
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_heif_and_avif_come_upright(make: Callable[..., bytes], orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    turned = decode(make(scene(), exif=exif.tobytes()), AS_IT_IS)
+    upright = decode(encoded(scene(), "PNG", exif=exif), AS_IT_IS)
+    assert (turned.width, turned.height) == (upright.width, upright.height)
+    assert np.abs(turned.pixels.astype(int) - upright.pixels).mean() < 6
+
+
+def test_deep_grey_heif_keeps_its_upper_eight_bits() -> None:
+    """Pillow would cut what is over 255."""
+    pixels = pixels_of(heif_encoded(Image.fromarray(np.full((HEIGHT, WIDTH), 30_000, np.uint16))))
+    assert np.abs(pixels - 30_000 // 256).max() <= 2
+
+
+def test_tiles_of_heif_are_put_together() -> None:
+    image = scene().resize((200, 150))
+    tiled, whole = pixels_of(heif_encoded(image, tile_size=64)), pixels_of(encoded(image, "PNG"))
+    assert np.abs(tiled - whole).mean() < 4
+
+
+@EXTRA
+def test_heif_and_avif_that_are_too_large_or_cut_or_damaged_are_refused(make: Callable[..., bytes]) -> None:
+    data = make(SMOOTH)
+    assert reason_of(data, max_pixels=90 * 120 - 1) is Reason.TOO_LARGE
+    for size in (1 << 20, 1 << 31 - 1):
+        assert reason_of(announcing(data, size, size)) is Reason.TOO_LARGE
+    assert reason_of(announcing(data, 0, 0)) is Reason.UNREADABLE
+    content = data.index(b"mdat") - 4
+    for end in (len(data) - 1, len(data) // 2, content + 9, content, int.from_bytes(data[:4], "big")):
+        assert reason_of(data[:end]) is Reason.TRUNCATED
+        assert reason_of(data[:end], allow_truncated=True) in {Reason.TRUNCATED, Reason.UNREADABLE} or end > content
+    damaged = data[: content + 8] + b"\xa5" * (len(data) - content - 8)
+    assert reason_of(damaged) is Reason.UNREADABLE
+
+
+def test_avif_without_a_pillow_that_knows_it_is_unsupported(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("pillow_heif")
+    monkeypatch.setattr("PIL.AvifImagePlugin.SUPPORTED", False)
+    with pytest.raises(ImagingError, match="built without AVIF") as error:
+        decode(b"\0\0\0\x18ftypavif\0\0\0\0mif1avif\0\0\0\x0cmeta1234", AS_IT_IS)
+    assert error.value.reason is Reason.UNSUPPORTED
+
+
+def test_heif_beyond_memory_is_too_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    heif = pytest.importorskip("pillow_heif")
+    data = heif_encoded(SMOOTH)
+
+    def fail(_file: object) -> object:
+        raise MemoryError
+
+    monkeypatch.setattr(heif, "open_heif", fail)
+    assert reason_of(data) is Reason.TOO_LARGE
 
 
 @pytest.mark.parametrize("name", ["png", "webp lossless", "tiff lzw", "gif"])

@@ -63,6 +63,8 @@ OURS = {
     "drift_confidence_chance_ratio": ("gauge", {"inbox"}),
     "unsure_share_ratio": ("gauge", {"inbox"}),
     "unsure_share_training_ratio": ("gauge", {"inbox"}),
+    "hook_runs_total": ("counter", {"result"}),
+    "hook_batches_dropped_total": ("counter", set()),
 }
 # Nobody knows them before there are enough pictures, and 0 would be a claim.
 UNKNOWN_AT_START = {name for name in OURS if name.startswith(("drift_", "unsure_"))} - {"drift_window_images"}

@@ -238,7 +238,7 @@ def test_file_that_its_owner_takes_away_is_not_waited_for(desk: Desk) -> None:
 def test_file_that_cannot_be_read_does_not_keep_it_from_ending(
     desk: Desk, monkeypatch: pytest.MonkeyPatch, code: int
 ) -> None:
-    def peek(path: str, *_arguments: object, **_named: object) -> tuple[bytes, bytes, bool]:
+    def peek(path: str, *_arguments: object, **_named: object) -> tuple[bool, bool]:
         raise OSError(code, os.strerror(code))
 
     monkeypatch.setattr(watching, "_peek", peek)

@@ -68,8 +68,8 @@ def retry(
 ) -> None:
     """Put refused files back into their inboxes, to be tried again; without a filter, all of them.
 
-    Their old rows become 'returned', and each gets a new row when it is filed again. 'rejected list' with the same
-    filters shows which they are.
+    Their old rows become 'returned', and each gets a new row when it is filed again. One that has stayed in its inbox
+    (action = "none") is looked at again where it is. 'rejected list' with the same filters shows which they are.
 
     \b
     Exit code 0: done; 1: some stayed, each is named; 2: wrong usage; 69: something needed is away.

@@ -46,6 +46,8 @@ def command(
     named, and makes the exit code 1. The daemon passes over the files that are back, until they change or until
     'pigeonholed undo --release'.
 
+    Of a picture that has stayed in its inbox (action = "none") only the row changes.
+
     \b
     Exit code 0: done; 1: something stayed; 2: wrong usage; 69: something needed is away.
 
