@@ -11,7 +11,7 @@ ENDURE_S ?= 7200
 # Those that run in this process, and fast: what daemons of their own do is not seen.
 COVERAGE := $(addprefix tests/unit/test_,$(addsuffix .py,beneath claiming copy_custody copying_files disk finishing \
 	locking output patience probing store)) \
-	$(addprefix tests/integration/test_,$(addsuffix .py,copying ledger recovery returning writer))
+	$(addprefix tests/integration/test_,$(addsuffix .py,copying duplicates ledger recovery returning sidecars writer))
 
 .PHONY: help install install-ray demo test coverage lint bench accuracy trust soak endurance
 .DELETE_ON_ERROR:
