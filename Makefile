@@ -12,7 +12,8 @@ PG_KILLS ?= 20
 # Those that run in this process, and fast: what daemons of their own do is not seen.
 COVERAGE := $(addprefix tests/unit/test_,$(addsuffix .py,beneath claiming copy_custody copying_files disk finishing \
 	locking output patience probing store)) \
-	$(addprefix tests/integration/test_,$(addsuffix .py,copying ledger recovery refiling returning staying tenure writer))
+	$(addprefix tests/integration/test_,$(addsuffix .py,copying duplicates ledger recovery refiling returning sidecars \
+	staying tenure writer))
 
 # The tests of the whole program, once more, each working folder with a database on a server.
 ON_POSTGRES := tests/pipeline $(addprefix tests/integration/test_,$(addsuffix .py,absence commands conservation copying \

@@ -49,6 +49,7 @@ _LONGEST_PATH = 4095  # PATH_MAX without its final NUL
 _LONGEST_NUMBER = 16  # behind a name that is taken
 _LONGEST_EXPLANATION = 1 << 20
 _OTHER_NAME = frozenset({errno.EEXIST, errno.ENAMETOOLONG})
+"""After these a file is moved to another name."""
 _REFUSALS = frozenset({errno.EACCES, errno.EPERM, errno.EXDEV, errno.ELOOP})
 """A class folder that we may not write to or that leads to another mount: waited for, since a person can mend it."""
 
@@ -385,12 +386,12 @@ class Finisher:
                 self._move_companions(output, plan, folder)
             output.disk.rename_new(output.work_path(plan.arrival), name, target_dir=folder)
         except OSError as error:
-            if error.errno not in _OTHER_NAME:
+            if plan.beside and error.errno in _OTHER_NAME:
+                self._fetch_companions(output, plan, folder)
+            if error.errno != errno.EEXIST:
                 raise
             if plan.placement is Placement.REJECTED:
                 os.unlink(sidecar_of(name), dir_fd=folder)
-            if plan.beside:
-                self._fetch_companions(output, plan, folder)
             return False
         return True
 

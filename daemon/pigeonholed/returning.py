@@ -6,6 +6,7 @@ held: the daemon passes over it until it changes or is released.
 
 from __future__ import annotations
 
+import errno
 import os
 from collections import Counter
 from contextlib import ExitStack, suppress
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from pigeonholed.finishing import Delivery
-    from pigeonholed.ledger import Filed, Ledger
+    from pigeonholed.ledger import Companion, Filed, Ledger
 
 log = structlog.get_logger()
 
@@ -220,27 +221,31 @@ class Returner:
         return None
 
     def _move_companions(self, file: Filed) -> None:
-        """What was filed with a file follows it back, under another name where its own is taken; safe to repeat."""
-        delivery = self._deliveries[file.hold.inbox]
+        """What was filed with a file follows it back; what cannot is told of, and stays. Safe to repeat."""
         for companion in file.companions:
-            source = os.path.join(delivery.output.root, companion.destination)
-            key = f"{file.arrival}.{companion.path.rpartition('.')[2]}"
-            for path in alternatives(companion.path, key, lambda _path: False):
-                target = os.path.join(delivery.inbox, path)
+            try:
+                self._move_companion(self._deliveries[file.hold.inbox], companion, file.arrival)
+            except (OSError, Unfit) as error:
+                log.warning("sidecar_left", path=to_text(companion.destination), error=str(error))
+
+    def _move_companion(self, delivery: Delivery, companion: Companion, key: str) -> None:
+        """Put one back, under another name where its own is taken."""
+        with ExitStack() as stack:
+            filed = stack.enter_context(beneath.folder(delivery.output.root, os.path.dirname(companion.destination)))
+            back = stack.enter_context(beneath.folder(delivery.inbox, os.path.dirname(companion.path), make=True))
+            source = os.path.join(beneath.path_of(filed), os.path.basename(companion.destination))
+            for name in alternatives(os.path.basename(companion.path), key, lambda _name: False):
+                target = os.path.join(beneath.path_of(back), name)
                 if not is_there(source):
-                    break
+                    return
                 if _is_twice(source, target, copied=delivery.custody.copies):
                     delivery.output.disk.sync([target], [os.path.dirname(target)])
                     os.unlink(source)
-                    break
-                try:
-                    with beneath.folder(delivery.inbox, os.path.dirname(path), make=True) as fd:
-                        delivery.custody.put_back(source, os.path.join(beneath.path_of(fd), os.path.basename(path)))
-                except FileExistsError:
-                    continue
-                except (OSError, Unfit) as error:
-                    log.warning("sidecar_left", path=to_text(companion.destination), error=str(error))
-                    break
+                    return
+                with suppress(FileExistsError):
+                    delivery.custody.put_back(source, target)
+                    return
+            raise FileExistsError(errno.EEXIST, "no name is free for it", companion.path)
 
     def _remove_explanation(self, file: Filed) -> None:
         """The sidecar of a rejected file goes with it, if it is ours."""

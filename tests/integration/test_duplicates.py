@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -124,6 +125,14 @@ class TestWhatIsKnown:
         monkeypatch.setattr(duplicates, "_MANY", 1)
         enter(ledger, plan(1), plan(2, B))
         assert set(ledger.originals("camera", [A, B])) == {A, B}
+
+    def test_question_waits_for_no_writer(self, ledger: Ledger, db: Engine) -> None:
+        enter(ledger, plan(1))
+        with db.begin() as writing:  # which has the one lock that SQLite gives to writers
+            writing.execute(sa.update(tables.images).values(detail="being written"))
+            began_s = time.monotonic()
+            assert ledger.originals("camera", [A]) == {A: Original(1, "cat/1.png")}
+            assert time.monotonic() - began_s < 4.0  # else five seconds, and an error
 
     def test_database_that_is_away_is_waited_for(self, ledger: Ledger, db: Engine, tmp_path: Path) -> None:
         with db.begin() as connection:

@@ -347,6 +347,20 @@ class TestNamesThatAreTakenInTheInstant:
         assert [path for path, data in filed.items() if not data] == [f"{top}/s/{done[0]}"]
         assert renaming.leftovers() == []
 
+    def test_name_that_is_too_long_for_the_disk_is_another_one(
+        self, renaming: Desk, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        make_tree(renaming.inbox, PAIR)
+        rename = Disk.rename_new
+
+        def renamed(disk: Disk, source: str, target: str, **more: Any) -> None:
+            if target == "x.json":
+                raise OSError(errno.ENAMETOOLONG, "too long")
+            rename(disk, source, target, **more)
+
+        monkeypatch.setattr(Disk, "rename_new", renamed)
+        assert renaming.file() == {"cat/s/x-1.png": b"1", "cat/s/x-1.png.xmp": b"2", "cat/s/x-1.json": b"3"}
+
     def test_other_failures_are_not_taken_for_that(self, renaming: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
         make_tree(renaming.inbox, PAIR)
 
@@ -414,6 +428,35 @@ class TestGoingBack:
                 desk.undo()
         Returner(desk.ledger, desk.deliveries, Holds()).resume()
         assert (desk.filed(), desk.dropped()) == ({}, LAID_OUT)
+
+    def test_where_no_name_is_free_it_stays(self, renaming: Desk) -> None:
+        make_tree(renaming.inbox, {"x.png": b"1", "x.json": b"2"})
+        (arrival,) = renaming.claim()
+        renaming.finish([renaming.outcome(arrival)])
+        numbers = ["", *(f"-{number}" for number in range(1, 10)), f"-{arrival.key[-12:]}"]
+        make_tree(renaming.inbox, {f"x{number}.json": b"new" for number in numbers})
+        renaming.undo()
+        assert renaming.filed() == {"cat/x.json": b"2"}
+
+    def test_link_in_the_place_of_its_folder_leads_nowhere(self, renaming: Desk, tmp_path: Path) -> None:
+        make_tree(renaming.inbox, PAIR)
+        renaming.file()
+        make_tree(tmp_path / "elsewhere", {"x.json": b"a user's"})
+        returner = Returner(renaming.ledger, renaming.deliveries, Holds())
+        (file,) = renaming.ledger.filed()
+        folder = Path(renaming.output.root, "cat/s")
+        os.rename(folder, tmp_path / "aside")
+        folder.symlink_to(tmp_path / "elsewhere")
+        returner._move_companions(file)
+        assert files_of(tmp_path / "elsewhere") == {"x.json": b"a user's"}
+        assert "s/x.json" not in renaming.dropped()
+
+    def test_picture_goes_back_without_what_somebody_took_out_of_the_work_folder(self, renaming: Desk) -> None:
+        make_tree(renaming.inbox, PAIR)
+        (arrival,) = renaming.claim()
+        os.unlink(renaming.output.work_path(arrival.companions[0]))
+        renaming.finish([Withdrawn(arrival, Status.VANISHED, "it was still being written to")])
+        assert len(renaming.dropped()) == 2
 
     def test_picture_that_still_changes_goes_back_with_them(self, desk: Desk) -> None:
         make_tree(desk.inbox, PAIR)

@@ -540,3 +540,59 @@ def test_some_files_may_stay_where_others_were_filed(site: Site) -> None:
     assert any("still in the inbox: c.jpg" in finding for finding in site.findings())
     (site.inbox / "c.jpg").unlink()
     assert any("changed there: c.jpg" in finding for finding in site.findings(looked_at=[b"c.jpg", b"text.png"]))
+
+
+SET_ASIDE: list[tuple[str, Callable[[Site], None], str]] = [
+    ("both sorted", lambda site: site.file(b"twin.jpg", b"cat one", "sorted", "cat"), "and neither is set aside"),
+    ("no detail", sql("UPDATE images SET detail = NULL WHERE id = 9"), "does not name the image that it equals"),
+    ("wrong image", sql("UPDATE images SET detail = 'image 2, cat/a.jpg' WHERE id = 9"), "does not name the image"),
+    ("wrong place", sql("UPDATE images SET detail = 'image 1, dog/a.jpg' WHERE id = 9"), "does not say where image 1"),
+    ("set aside for another duplicate", sql("UPDATE images SET outcome = 'duplicate' WHERE id = 1"), "set aside for"),
+    ("set aside for a lost one", sql("UPDATE images SET status = 'lost' WHERE id = 1"), "set aside for row 1"),
+]
+
+
+class TestDuplicates:
+    @pytest.fixture
+    def site(self, site: Site) -> Site:
+        """One in which they are set aside: `c.jpg`, which equals `a.jpg`, was undone."""
+        site.execute("UPDATE images SET detail = 'the same as image 1, cat/a.jpg' WHERE id = 9")
+        site.execute("UPDATE images SET status = 'returned' WHERE source_path = 'c.jpg'")
+        site.path(b"_unsure/cat/c.jpg").unlink()
+        site.dropped = [item for item in site.dropped if item.path != b"c.jpg"]
+        return site
+
+    def test_one_of_equal_ones_is_sorted_and_the_others_name_it(self, site: Site) -> None:
+        assert site.findings(sets_aside=True) == []
+
+    @pytest.mark.parametrize(("plant", "finding"), [row[1:] for row in SET_ASIDE], ids=[row[0] for row in SET_ASIDE])
+    def test_fault_is_found(self, site: Site, plant: Callable[[Site], None], finding: str) -> None:
+        plant(site)
+        assert finding in "\n".join(site.findings(sets_aside=True))
+
+
+class TestSidecars:
+    @pytest.fixture
+    def sidecars(self, site: Site) -> list[auditor.Dropped]:
+        site.path(b"cat/a.jpg.xmp").write_bytes(b"one")
+        site.path(b"dog/sub/b-1.xmp").write_bytes(b"two")
+        return [auditor.Dropped(b"a.jpg.xmp", hash_of(b"one")), auditor.Dropped(b"sub/b.xmp", hash_of(b"two"))]
+
+    def test_they_are_beside_their_pictures_under_the_names_of_those(
+        self, site: Site, sidecars: list[auditor.Dropped]
+    ) -> None:
+        assert site.findings(sidecars=sidecars) == []
+        assert "no row explains cat/a.jpg.xmp" in "\n".join(site.findings())
+
+    @pytest.mark.parametrize("where", ["cat/a-1.jpg.xmp", "dog/a.jpg.xmp"])
+    def test_elsewhere_they_are_lost(self, site: Site, sidecars: list[auditor.Dropped], where: str) -> None:
+        os.rename(site.path(b"cat/a.jpg.xmp"), site.path(where.encode()))
+        assert "lost: the sidecar a.jpg.xmp" in "\n".join(site.findings(sidecars=sidecars))
+
+    def test_other_bytes_are_no_sidecar(self, site: Site, sidecars: list[auditor.Dropped]) -> None:
+        site.path(b"cat/a.jpg.xmp").write_bytes(b"onE")
+        assert "lost: the sidecar a.jpg.xmp" in "\n".join(site.findings(sidecars=sidecars))
+
+    def test_one_that_is_still_in_the_inbox_is_found(self, site: Site, sidecars: list[auditor.Dropped]) -> None:
+        (site.inbox / "a.jpg.xmp").write_bytes(b"one")
+        assert "still in the inbox: a.jpg.xmp" in "\n".join(site.findings(sidecars=sidecars))

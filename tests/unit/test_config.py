@@ -337,6 +337,10 @@ def test_every_fault_is_told_in_one_go_each_in_a_line_of_its_own(tmp_path: Path)
         ("include = []", 'a list of patterns such as ["*.jpg"]'),
         ('exclude = [""]', 'a list of patterns such as ["*.jpg"]'),
         ('exclude = ["../x"]', 'a list of patterns such as ["*.jpg"]'),
+        ('sidecars = ".xmp"', 'a list of endings such as [".xmp"]'),
+        ('sidecars = ["xmp"]', 'a list of endings such as [".xmp"]'),
+        ('sidecars = ["./x"]', 'a list of endings such as [".xmp"]'),
+        ('sidecars = [".Reason.json"]', 'a list of endings such as [".xmp"]'),
     ],
 )
 def test_a_bad_value_is_told_with_what_is_allowed(tmp_path: Path, line: str, allowed: str) -> None:
