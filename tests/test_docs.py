@@ -143,10 +143,10 @@ def test_the_page_about_configuration_tells_every_key_with_its_default() -> None
             if default == "required" or (name, key) == ("inbox", "name"):
                 assert keys[key].is_required(), f"{name}.{key}"
                 continue
-            table = {"name": "x", "path": "x", "output": "x", "model": "x"} if name == "inbox" else {}
+            needed = {"name": "x", "path": "x", "model": "x"} if name == "inbox" else {}
             said = tomllib.loads(f"{key} = {default.strip('`')}")
             model = InboxSettings if name == "inbox" else type(field.default)
-            assert getattr(model(**table, **said), key) == getattr(model(**table), key), f"{name}.{key}: {default}"
+            assert getattr(model(**needed, **said), key) == getattr(model(**needed), key), f"{name}.{key}: {default}"
 
 
 def test_the_lock_pins_every_dependency_exactly_and_names_no_index() -> None:
