@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from pigeonholed.database import DatabaseUnavailable, shown_of
-from pigeonholed.postgres import passes
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection
@@ -109,9 +108,7 @@ def _mark(connection: Connection) -> tuple[Any, ...]:
     try:
         with connection.begin():
             line = connection.scalar(sa.text("SELECT left(pg_walfile_name(pg_current_wal_lsn()), 8)"))
-    except sa.exc.DBAPIError as error:
-        if passes(error):
-            raise
+    except (sa.exc.ProgrammingError, sa.exc.NotSupportedError):
         line = None  # some providers keep that to themselves
     return writer, line
 

@@ -269,6 +269,15 @@ def test_reads_of_a_service_whose_server_is_away_say_so_without_a_password(url: 
         assert not ledger.has_served("d")
 
 
+def test_read_that_fails_for_good_is_not_taken_for_an_outage(url: str) -> None:
+    with _writing(url) as (engine, writer):
+        ledger = Ledger(engine, writer)
+        with psycopg.connect(plain(url)) as other:
+            other.execute("DROP TABLE inboxes")
+        with pytest.raises(sa.exc.ProgrammingError, match="does not exist"):
+            ledger.known_inboxes()
+
+
 def test_wrong_password_is_one_sentence_that_does_not_show_it(url: str) -> None:
     wrong = make_url(url).set(password="hunter2", query={"application_name": "x"})
     engine = database.connect(wrong.render_as_string(hide_password=False))
