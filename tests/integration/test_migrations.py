@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 import threading
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -74,6 +75,23 @@ def test_rows_of_the_first_schema_are_kept_and_had_no_deaths(empty: Engine) -> N
     database.upgrade(empty)
     with empty.connect() as connection:
         assert connection.execute(sa.select(tables.images.c.id, tables.images.c.deaths)).all() == [(7, 0)]
+
+
+def test_schema_is_not_taken_back_from_under_files_that_are_being_moved(empty: Engine) -> None:
+    """An older service would take their rows for those of files that are lost."""
+    database.upgrade(empty)
+    with empty.begin() as connection:
+        image = {"id": 7, "inbox": "camera", "source_path": "x", "status": "planned", "arrival": "a", "token": "t"}
+        now = datetime.now(UTC)
+        connection.execute(tables.images.insert().values(**image, arrived_at=now))
+        said = {"outcome": "sorted", "model": "tiny", "model_version": 1, "label": "cat", "confidence": 0.5}
+        times = {"classified_at": now, "filed_at": now}
+        connection.execute(
+            tables.refilings.insert().values(image_id=7, destination="x", predictions=[], **said, **times)
+        )
+    with empty.connect() as connection, pytest.raises(RuntimeError, match="'reclassify' was broken off"):
+        command.downgrade(database._alembic(connection), "0003")
+    assert database.current_revision(empty) == database.newest_revision()
 
 
 def test_upgrading_twice_changes_nothing_and_keeps_the_identity(empty: Engine) -> None:
