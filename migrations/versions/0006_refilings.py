@@ -39,7 +39,5 @@ def upgrade() -> None:
 def downgrade() -> None:
     # A move that is under way would be forgotten, and its row be taken for one of a file that was never filed.
     if op.get_bind().scalar(sa.text("SELECT count(*) FROM refilings")):
-        raise RuntimeError(
-            "files are being moved by 'reclassify'; start the service of this version once, then go back"
-        )
+        raise RuntimeError("'reclassify' was broken off: start the service of this version once, then go back")
     op.drop_table("refilings")

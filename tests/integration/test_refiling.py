@@ -304,8 +304,10 @@ class TestCandidates:
         assert chosen(besides=("other", 2)) == [1, 2, 3]
 
     def test_they_come_by_id_a_few_at_a_time_and_never_from_more_than_a_window_of_rows(self, desk: Desk) -> None:
+        assert desk.records.last_id() == 0
         for number in (1, 2, 3, 9000):
             desk.file(f"cat/{number}", number)
+        assert desk.records.last_id() == 9000
 
         def ask(after: int) -> tuple[list[int], int]:
             found, last = desk.records.candidates(Choice("camera"), after, 9000, 2)

@@ -81,6 +81,7 @@ def command(
     try:
         with session(settings, _alone(settings), timeout_s=_PAGE_WITHIN_S) as answer, _progress() as (bar, console):
             for name in inboxes:
+                bar(name, 0.0)  # the first page waits for the model
                 for page in _pages(answer, {"inbox": name, **asked}, partial(bar, name)):
                     tally.add(page)
                     _tell_files(page["files"], console, as_json=as_json)
