@@ -82,6 +82,7 @@ class Finding:
             "inbox": self.inbox,
             "image": self.image,
             "what": self.what,
+            "found": self.facts.get("found"),
             "remedy": self.remedy or REMEDIES[self.kind],
         }
 

@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     from pigeonholed.settings import InboxSettings, Settings
 
 _BATCH = 200
-_SIDECAR = sidecar_of("")
 _PASSING = frozenset({Kind.MISSING, Kind.MOVED, Kind.TWICE, Kind.CHANGED, Kind.REASON_MISSING, Kind.REASON_FOREIGN})
 """What may be true for a moment, while a daemon puts the file back or files it."""
 _GOING_BACK = (HoldState.RETURNING.value, HoldState.RETRYING.value)
@@ -216,8 +215,8 @@ class Check:
 
     def _of_orphan(self, folder: str, entry: dict[str, Any]) -> Finding | None:
         path: str = entry["path"]
-        if path.endswith(_SIDECAR):
-            explained = path.removesuffix(_SIDECAR)
+        if path.endswith(sidecar_of("")):
+            explained = path.removesuffix(sidecar_of(""))
             if self._survey.is_filed(entry["output"], explained, Placement.REJECTED.value):
                 return None
             if os.path.lexists(os.path.join(folder, from_text(explained))):
@@ -230,7 +229,7 @@ class Check:
         """Those that are still there, and that no row of a moment ago speaks of."""
         there = [found for found in suspects if os.path.lexists(os.path.join(found.folder, from_text(found.path)))]
         known = set() if self._scope.resting else self._recent([found.path for found in there])
-        yield from (found for found in there if not {found.path, found.path.removesuffix(_SIDECAR)} & known)
+        yield from (found for found in there if not {found.path, found.path.removesuffix(sidecar_of(""))} & known)
 
     def _recent(self, paths: Sequence[str]) -> set[str]:
         """Which of these have come into the database since the rows were read: their names were given away anew."""
@@ -277,4 +276,4 @@ def _explanation_in(path: str) -> dict[str, Any] | None:
 
 
 def _without_suffix(paths: Iterable[str]) -> list[str]:
-    return [path.removesuffix(_SIDECAR) for path in paths if path.endswith(_SIDECAR)]
+    return [path.removesuffix(sidecar_of("")) for path in paths if path.endswith(sidecar_of(""))]

@@ -141,8 +141,10 @@ def test_every_kind_of_disagreement_is_found_and_nothing_is_changed(site: Worksp
 def test_the_independent_auditor_finds_nothing_that_fsck_does_not(site: Workspace) -> None:
     spoil(site)
     found = fsck(site)
-    rows, paths = {one["image"] for one in found}, {one["path"] for one in found}
-    judged = site.audit()
+    rows = {one["image"] for one in found} | {int(n) for one in found for n in re.findall(r"row (\d+)", one["what"])}
+    paths = {one["path"] for one in found} | {one["found"] for one in found if one["found"]}
+    counts = re.compile(r"(lost: )?sha256 \w+ was dropped")  # of contents, whose places are told beside
+    judged = [finding for finding in site.audit(remade=True) if not counts.match(finding)]
     for finding in judged:
         row = re.search(r"\brow (\d+)", finding)
         batch = finding.removeprefix("left over in flight: ")
