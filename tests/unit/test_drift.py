@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from pigeonholed.bundle import Input, Manifest, Threshold
-from pigeonholed.drift import ENOUGH, HALF_LIFE_IMAGES, HALF_LIFE_S, Drift, Drifts, State
+from pigeonholed.drift import CHANCE, ENOUGH, HALF_LIFE_IMAGES, HALF_LIFE_S, Drift, Drifts, State
 from pigeonholed.images import Prediction
 from pigeonholed.reference import LEVELS, Reference
 
@@ -197,6 +197,37 @@ class TestTheWindow:
             totals.append(bench.of().images)
         # The sum of 2^(-i / 1000) over i = 0 .. 999.
         assert totals == [pytest.approx(0.5 / (1 - 0.5**0.001), abs=1)] * 3
+
+    def test_it_says_what_the_weights_of_all_pictures_say_one_by_one(self, bench: Bench) -> None:
+        """Some confidences are exactly at a level or at the threshold: those are not below it."""
+        predictions = [
+            Prediction("pets", 3, ((one.label, (0.9, 0.95, one.confidence)[index % 3]),))
+            for index, one in enumerate(sample(700, 3, doubt=0.4))
+        ]
+        bench.feed(predictions[:350], batch=7)
+        bench.clock.now_s += HALF_LIFE_S / 2
+        bench.feed(predictions[350:], batch=50)
+        bench.clock.now_s += HALF_LIFE_S / 4
+        weights = 0.5 ** (np.arange(699, -1, -1) / HALF_LIFE_IMAGES)
+        weights[:350] *= 0.5**0.5
+        shares = weights / weights.sum()
+        confidences = np.array([one.confidence for one in predictions])
+        found, expected = bench.of(), manifest().reference
+        assert found.labels is not None
+        assert found.confidence is not None
+        assert expected is not None
+        assert found.images == round(weights.sum() * 0.5**0.25)
+        assert found.unsure == pytest.approx(shares[confidences < 0.95].sum())
+        now = np.array([shares[[one.label == label for one in predictions]].sum() for label in LABELS])
+        assert found.labels.distance == pytest.approx(np.abs(now - np.array(expected.labels) / 1000).sum() / 2)
+        falls = [shares[confidences < level].sum() - n / 1000 for level, n in zip(LEVELS, expected.below, strict=True)]
+        assert found.confidence.distance == pytest.approx(max(falls))
+        assert found.confidence.at == f"{LEVELS[int(np.argmax(falls))]:g}"
+        variance = (shares**2).sum() + 1 / 1000
+        assert found.confidence.chance == pytest.approx(np.sqrt(np.log(1 / CHANCE) / 2 * variance))
+        together = (now + np.array(expected.labels) / 1000) / 2
+        mean = np.sqrt(together * (1 - together) * variance).sum() / 2
+        assert found.labels.chance == pytest.approx(mean + found.confidence.chance)
 
     def test_what_is_old_fades_until_nothing_is_said_any_more(self, bench: Bench) -> None:
         bench.feed(sample(3000, 1, shares=(0.0, 0.0, 1.0)))
