@@ -217,15 +217,24 @@ def _unmake(made: list[Path]) -> None:
 
 
 def _model(settings: Settings, model: str, version: int | str) -> str:
-    bundle = ModelStore(settings.models.dir).open(model, version)  # type: ignore[arg-type]
-    runtime = settings.runtime
-    passed = trial.hold(
-        bundle,
-        kind=runtime.kind,
-        device=runtime.device,
-        precision=runtime.precision,
-        max_batch_size=settings.batching.max_batch_size,
-    )
+    store, runtime = ModelStore(settings.models.dir), settings.runtime
+    try:
+        bundle = store.open(model, version)  # type: ignore[arg-type]
+        passed = trial.hold(
+            bundle,
+            kind=runtime.kind,
+            device=runtime.device,
+            precision=runtime.precision,
+            max_batch_size=settings.batching.max_batch_size,
+        )
+    except BundleError as error:
+        fault = str(error).rstrip(".")
+        if ";" in fault:  # it says itself what to do
+            raise
+        remedy = f"choose another version with 'pigeonholed models use {model} VERSION', or publish it again"
+        if not store.versions(model):
+            remedy = f"publish one with 'pigeonholed-train train DATA --name {model} --publish', or name another"
+        raise BundleError(f"{fault}; {remedy}") from None
     return (
         f"version {bundle.version}, {len(bundle.labels)} labels, self-test passed "
         f"({passed.runtime}, {passed.device}, {passed.precision})"

@@ -316,11 +316,19 @@ FAULTS = {
     "left over by a crash": Fault(
         _left_over, "inbox camera", 0, "1 batches of an earlier run", "taken up at the start"
     ),
-    "no such model": Fault(edits('"tiny"', '"huge"'), "model huge", 78, "There is no model 'huge'", "it has tiny"),
+    "no such model": Fault(
+        edits('"tiny"', '"huge"'),
+        "model huge",
+        78,
+        "There is no model 'huge'.*it has tiny",
+        "train DATA --name huge --publish",
+    ),
     "CURRENT names what is missing": Fault(
         _missing_version, "model tiny", 78, "no version 7", "pigeonholed models use tiny"
     ),
-    "damaged model": Fault(_changed_byte, "model tiny", 78, "labels.txt does not match its checksum", ""),
+    "damaged model": Fault(
+        _changed_byte, "model tiny", 78, "labels.txt does not match its checksum", "or publish it again"
+    ),
     "model that others can change": Fault(
         lambda site: (site.root / "models/tiny/1/labels.txt").chmod(0o666),
         "model tiny",
