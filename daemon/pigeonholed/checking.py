@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 import sqlalchemy as sa
 
-from pigeonholed import database, listening
+from pigeonholed import database, listening, tables
 from pigeonholed.bundle import BundleError
 from pigeonholed.classifying import DeviceUnavailable, find_gpu, trial
 from pigeonholed.errors import Misconfigured, Unavailable, UserError
@@ -157,10 +157,25 @@ def _identity(settings: Settings) -> str | None:
     return None
 
 
+def _was_seen(settings: Settings, inbox: str) -> bool:
+    """Whether a service has seen an inbox before; it then waits for one that is missing."""
+    if settings.database.file is not None and not settings.database.file.is_file():
+        return False
+    with contextlib.suppress(UserError, sa.exc.DBAPIError), _opened(settings) as engine, engine.connect() as connection:
+        query = sa.select(tables.inboxes.c.name).where(tables.inboxes.c.name == inbox)
+        return connection.scalar(query) is not None
+    return False
+
+
 def _inbox(settings: Settings, inbox: InboxSettings) -> str:
     if not inbox.path.is_dir():
         if inbox.create and not os.path.lexists(inbox.path):
             return f"{inbox.path} will be made"
+        if _was_seen(settings, inbox.name):
+            raise Unavailable(
+                f"the folder {inbox.path} is away, and was there before; mount it again, or take it out of the "
+                "configuration; a service that runs waits for it"
+            )
         raise Misconfigured(f"the folder {inbox.path} does not exist; make it, or say create = true")
     _readable(inbox.path)
     identity = _identity(settings)

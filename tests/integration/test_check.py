@@ -87,6 +87,14 @@ def _sticky(site: Site) -> None:
     site.monkeypatch.setattr(output, "is_sticky_of_another", lambda _folder: True)
 
 
+def _away(site: Site) -> None:
+    site.make_database()
+    with closing(sqlite3.connect(site.work.database)) as connection:
+        connection.execute("INSERT INTO inboxes VALUES ('camera', 'inbox')")
+        connection.commit()
+    site.work.inbox.rmdir()
+
+
 def _owned_by_another(site: Site) -> None:
     site.make_database()
     private = site.work.output / ".pigeonholed"
@@ -266,6 +274,7 @@ FAULTS = {
         _network, "database", 69, r"network file system \(nfs4\)", "a local disk"
     ),
     "inbox missing": Fault(lambda site: site.work.inbox.rmdir(), "inbox camera", 78, "does not exist", "make it"),
+    "inbox that was there before": Fault(_away, "inbox camera", 69, "is away, and was there before", "mount it again"),
     "inbox that is a file": Fault(
         lambda site: (
             site.work.inbox.rmdir(),
