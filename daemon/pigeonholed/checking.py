@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 import sqlalchemy as sa
 
-from pigeonholed import database, hook, listening
+from pigeonholed import database, hook, listening, tables
 from pigeonholed.bundle import BundleError
 from pigeonholed.classifying import DeviceUnavailable, find_gpu, trial
 from pigeonholed.errors import Misconfigured, Unavailable, UserError
@@ -165,10 +165,25 @@ def _identity(settings: Settings) -> str | None:
     return None
 
 
+def _was_seen(settings: Settings, inbox: str) -> bool:
+    """Whether a service has seen an inbox before; it then waits for one that is missing."""
+    if settings.database.file is not None and not settings.database.file.is_file():
+        return False
+    with contextlib.suppress(UserError, sa.exc.DBAPIError), _opened(settings) as engine, engine.connect() as connection:
+        query = sa.select(tables.inboxes.c.name).where(tables.inboxes.c.name == inbox)
+        return connection.scalar(query) is not None
+    return False
+
+
 def _inbox(settings: Settings, inbox: InboxSettings) -> str:
     if not inbox.path.is_dir():
         if inbox.create and not os.path.lexists(inbox.path):
             return f"{inbox.path} will be made"
+        if _was_seen(settings, inbox.name):
+            raise Unavailable(
+                f"the folder {inbox.path} is away, and was there before; mount it again, or take it out of the "
+                "configuration; a service that runs waits for it"
+            )
         raise Misconfigured(f"the folder {inbox.path} does not exist; make it, or say create = true")
     _readable(inbox.path)
     if inbox.action == "none":
@@ -228,15 +243,24 @@ def _unmake(made: list[Path]) -> None:
 
 
 def _model(settings: Settings, model: str, version: int | str) -> str:
-    bundle = ModelStore(settings.models.dir).open(model, version)  # type: ignore[arg-type]
-    runtime = settings.runtime
-    passed = trial.hold(
-        bundle,
-        kind=runtime.kind,
-        device=runtime.device,
-        precision=runtime.precision,
-        max_batch_size=settings.batching.max_batch_size,
-    )
+    store, runtime = ModelStore(settings.models.dir), settings.runtime
+    try:
+        bundle = store.open(model, version)  # type: ignore[arg-type]
+        passed = trial.hold(
+            bundle,
+            kind=runtime.kind,
+            device=runtime.device,
+            precision=runtime.precision,
+            max_batch_size=settings.batching.max_batch_size,
+        )
+    except BundleError as error:
+        fault = str(error).rstrip(".")
+        if ";" in fault:  # it says itself what to do
+            raise
+        remedy = f"choose another version with 'pigeonholed models use {model} VERSION', or publish it again"
+        if not store.versions(model):
+            remedy = f"publish one with 'pigeonholed-train train DATA --name {model} --publish', or name another"
+        raise BundleError(f"{fault}; {remedy}") from None
     return (
         f"version {bundle.version}, {len(bundle.labels)} labels, self-test passed "
         f"({passed.runtime}, {passed.device}, {passed.precision})"

@@ -33,6 +33,9 @@ def render(facts: Facts, *, unicode: bool = True) -> RenderableType:
     parts: list[RenderableType] = [_heading(facts), _inboxes(facts), _pace(facts, unicode=unicode)]
     parts += [Text(line) for line in _labels(facts)]
     parts += [Text(line, style="yellow" if is_shifted else "") for line, is_shifted in _drifts(facts)]
+    scanned = [str(inbox.get("name")) for inbox in facts.get("inboxes", []) if inbox.get("events") is False]
+    if scanned:
+        parts.append(Text(_shown(f"no file events, found by scans: {', '.join(scanned)}"), style="dim"))
     if facts.get("models"):
         parts.append(_models(facts))
     parts += [Text(line, style="yellow") for line in _errors(facts)]

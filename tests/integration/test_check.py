@@ -87,6 +87,14 @@ def _sticky(site: Site) -> None:
     site.monkeypatch.setattr(output, "is_sticky_of_another", lambda _folder: True)
 
 
+def _away(site: Site) -> None:
+    site.make_database()
+    with closing(sqlite3.connect(site.work.database)) as connection:
+        connection.execute("INSERT INTO inboxes VALUES ('camera', 'inbox')")
+        connection.commit()
+    site.work.inbox.rmdir()
+
+
 def _owned_by_another(site: Site) -> None:
     site.make_database()
     private = site.work.output / ".pigeonholed"
@@ -266,6 +274,7 @@ FAULTS = {
         _network, "database", 69, r"network file system \(nfs4\)", "a local disk"
     ),
     "inbox missing": Fault(lambda site: site.work.inbox.rmdir(), "inbox camera", 78, "does not exist", "make it"),
+    "inbox that was there before": Fault(_away, "inbox camera", 69, "is away, and was there before", "mount it again"),
     "inbox that is a file": Fault(
         lambda site: (
             site.work.inbox.rmdir(),
@@ -316,11 +325,19 @@ FAULTS = {
     "left over by a crash": Fault(
         _left_over, "inbox camera", 0, "1 batches of an earlier run", "taken up at the start"
     ),
-    "no such model": Fault(edits('"tiny"', '"huge"'), "model huge", 78, "There is no model 'huge'", "it has tiny"),
+    "no such model": Fault(
+        edits('"tiny"', '"huge"'),
+        "model huge",
+        78,
+        "There is no model 'huge'.*it has tiny",
+        "train DATA --name huge --publish",
+    ),
     "CURRENT names what is missing": Fault(
         _missing_version, "model tiny", 78, "no version 7", "pigeonholed models use tiny"
     ),
-    "damaged model": Fault(_changed_byte, "model tiny", 78, "labels.txt does not match its checksum", ""),
+    "damaged model": Fault(
+        _changed_byte, "model tiny", 78, "labels.txt does not match its checksum", "or publish it again"
+    ),
     "model that others can change": Fault(
         lambda site: (site.root / "models/tiny/1/labels.txt").chmod(0o666),
         "model tiny",

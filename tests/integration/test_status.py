@@ -359,6 +359,14 @@ def test_more_that_may_wait_and_a_missing_inbox_are_said() -> None:
     assert "MISSING" in painted(told)
 
 
+def test_inbox_that_only_scans_look_at_is_named() -> None:
+    told = facts()
+    told["inboxes"][0]["events"] = True
+    assert "found by scans" not in painted(told)
+    told["inboxes"][0]["events"] = False
+    assert f"no file events, found by scans: {told['inboxes'][0]['name']}" in painted(told)
+
+
 @pytest.mark.parametrize(
     ("counts", "bars"), [([], ""), ([0, 0], "▁▁"), ([0, 1], "▁█"), ([1, 50, 100], "▂▅█"), ([0, 7, 14], "▁▅█")]
 )

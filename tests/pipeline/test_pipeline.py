@@ -651,6 +651,7 @@ def test_files_that_arrive_while_it_serves_are_filed(place: Place, watch: str) -
     place.inboxes = {"camera": {"watch": watch, "rescan_s": 0.05}}
     dropped: list[auditor.Dropped] = []
     with place.serving() as service:
+        _until(lambda: service.watches[0].scans > 0)  # what that one finds was there before
         for number in range(10):
             (place.root / "new.png").write_bytes(png(mark=number))
             os.makedirs(place.root / f"camera/{number % 3}", exist_ok=True)
