@@ -9,7 +9,8 @@ from __future__ import annotations
 import struct
 from datetime import datetime
 
-_MARKS = (b"Exif\0\0", b"eXIf", b"EXIF")  # JPEG; PNG; WebP, whose mark is followed by a length of four bytes
+# JPEG and HEIF; PNG; WebP, whose mark is followed by a length of four bytes; AVIF: a block at no distance, either order
+_MARKS = (b"Exif\0\0", b"eXIf", b"EXIF", b"\0\0\0\0II*\0", b"\0\0\0\0MM\0*")
 _SUB_DIRECTORY, _ORIGINAL = 0x8769, 0x9003
 _SEARCHED_BYTES = 1 << 20
 # Real files stay far below these. They bound the time that a file made of nothing but marks can cost.
@@ -28,7 +29,7 @@ def taken_at(data: bytes) -> datetime | None:
             found = data.find(mark, start, _SEARCHED_BYTES)
             if found < 0:
                 break
-            start = found + len(mark)
+            start = found + (4 if mark[0] == 0 else len(mark))
             for offset in (0, 4):
                 if (moment := _original(data[start + offset : start + offset + 65_536])) is not None:
                     return moment

@@ -422,6 +422,15 @@ class TestClaimed:
         assert read_tree(desk.output.root).keys() == {".pigeonholed"}
         assert desk.output.batch_folders() == []
 
+    def test_nothing_is_needed_for_a_batch_and_nothing_left_of_it(self, desk: Desk) -> None:
+        before = read_tree(desk.output.root), read_tree(desk.inbox)
+        desk.custody.begin(STAYS)
+        assert desk.custody.has(desk.arrival())
+        desk.custody.end(STAYS)
+        desk.custody.tidy()
+        desk.custody.close()
+        assert (read_tree(desk.output.root), read_tree(desk.inbox)) == before
+
     def test_inbox_that_cannot_be_read_is_refused(self, desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(os, "access", lambda *_arguments: False)
         inbox = InboxSettings(name="camera", path=desk.inbox, model="tiny", action="none")
