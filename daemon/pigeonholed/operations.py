@@ -25,10 +25,11 @@ if TYPE_CHECKING:
 
     from sqlalchemy.engine import Engine
 
+    from pigeonholed.holding import Holds
     from pigeonholed.ledger import Ledger
     from pigeonholed.mending import Mender
     from pigeonholed.reclassifying import Reclassifier
-    from pigeonholed.returning import Holds, Returner
+    from pigeonholed.returning import Returner
     from pigeonholed.settings import Settings
     from pigeonholed.store import ModelStore
 

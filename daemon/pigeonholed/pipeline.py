@@ -19,7 +19,8 @@ from pigeonholed.classifying import DeviceUnavailable, load_classifier, trial
 from pigeonholed.control import ControlServer
 from pigeonholed.crew import Crew
 from pigeonholed.decoding import Demand
-from pigeonholed.engines.local import Lane, LocalEngine, Route, Sizes
+from pigeonholed.engines.lanes import Lane
+from pigeonholed.engines.local import LocalEngine, Route, Sizes
 from pigeonholed.errors import Misconfigured, Unavailable
 from pigeonholed.events import Events
 from pigeonholed.filesystems import gives_events
@@ -49,11 +50,11 @@ if TYPE_CHECKING:
     from pigeonholed.bundle import Bundle
     from pigeonholed.classifying import RuntimeOptions
     from pigeonholed.custody import Custody
+    from pigeonholed.holding import Holds
     from pigeonholed.ledger import Ledger, Plan
     from pigeonholed.output import Output
     from pigeonholed.records import Records
     from pigeonholed.reexamining import Outcome
-    from pigeonholed.returning import Holds
     from pigeonholed.settings import InboxSettings, Settings
 
 log = structlog.get_logger()

@@ -14,6 +14,7 @@ from pigeonholed import database
 from pigeonholed.errors import Misconfigured, Unavailable
 from pigeonholed.filesystems import NETWORK, type_of
 from pigeonholed.finishing import Delivery
+from pigeonholed.holding import Holds
 from pigeonholed.ledger import Ledger
 from pigeonholed.mending import Mender
 from pigeonholed.output import PRIVATE, Output, owner_of
@@ -21,7 +22,7 @@ from pigeonholed.placing import Placer
 from pigeonholed.probing import Probed
 from pigeonholed.refiling import Refiler
 from pigeonholed.refilings import Refilings
-from pigeonholed.returning import Holds, Returner
+from pigeonholed.returning import Returner
 from pigeonholed.store import ModelStore
 from pigeonholed.writer import Writer
 

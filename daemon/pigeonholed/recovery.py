@@ -9,17 +9,18 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from pigeonholed.contents import holds, is_same_content
+from pigeonholed.contents import is_same_content
 from pigeonholed.copy_custody import Copying
 from pigeonholed.disk import is_there
 from pigeonholed.errors import Misconfigured, Unavailable
 from pigeonholed.hold_folder import HoldFolder
-from pigeonholed.images import Fingerprint, Status, Withdrawn, accompanied, mtime_ns_of
+from pigeonholed.images import Fingerprint, Status, Withdrawn, accompanied
 from pigeonholed.metrics import Metrics
 from pigeonholed.originals import Held
 from pigeonholed.paths import to_text
 from pigeonholed.patience import Patience
 from pigeonholed.sweeping import sweep
+from pigeonholed.whereabouts import has, hold_of, is_in_inbox, let_go, original_is, require_gone
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -165,7 +166,7 @@ def _look(row: InFlight, deliveries: Mapping[str, Delivery], findings: Findings)
 
 def _look_for_staying(arrival: Arrival, delivery: Delivery, findings: Findings) -> None:
     """It is looked at again, if it is the one that was recorded; else what is there is a new arrival."""
-    if delivery.custody.rows_only and _is_in_inbox(arrival, delivery):
+    if delivery.custody.rows_only and is_in_inbox(arrival, delivery):
         delivery.custody.take(arrival)
         findings.again.append(arrival)
     else:
@@ -175,30 +176,30 @@ def _look_for_staying(arrival: Arrival, delivery: Delivery, findings: Findings) 
 def _look_for_planned(arrival: Arrival, plan: Plan, delivery: Delivery, findings: Findings) -> None:
     if is_there(delivery.output.work_path(arrival)):
         findings.to_move.append(plan)
-    elif _has(os.path.join(delivery.output.root, plan.destination), plan.fingerprint):
+    elif has(os.path.join(delivery.output.root, plan.destination), plan.fingerprint):
         findings.moved.append(plan)
     else:
-        _require_gone(arrival, delivery)
+        require_gone(arrival, delivery)
         findings.lost.append(arrival)
 
 
 def _look_for_copied(arrival: Arrival, copied: Fingerprint, delivery: Delivery, findings: Findings) -> None:
     """The copy is durable; its original is only in the way, unless, against all promises, the copy is gone."""
-    hold = _hold_of(arrival, delivery)
+    hold = hold_of(arrival, delivery)
     if is_there(delivery.output.work_path(arrival)):
         if hold is not None:
-            _let_go(hold, arrival)
+            let_go(hold, arrival)
         findings.again.append(arrival)
-    elif hold is not None or _original_is(copied, arrival, delivery):
+    elif hold is not None or original_is(copied, arrival, delivery):
         findings.to_copy.append((hold, arrival))
     else:
-        _require_gone(arrival, delivery)
+        require_gone(arrival, delivery)
         findings.lost.append(arrival)
 
 
 def _look_for_claimed(arrival: Arrival, delivery: Delivery, findings: Findings) -> None:
     """Where an original is held, it is the truth, and a copy is made anew; else what is in the work folder is it."""
-    if (hold := _hold_of(arrival, delivery)) is not None:
+    if (hold := hold_of(arrival, delivery)) is not None:
         findings.to_copy.append((hold, arrival))
     elif is_there(work := delivery.output.work_path(arrival)):
         original = os.path.join(delivery.inbox, arrival.file.path)
@@ -213,39 +214,12 @@ def _look_for_claimed(arrival: Arrival, delivery: Delivery, findings: Findings) 
     elif not os.path.isdir(delivery.inbox):
         findings.strange.append(arrival)  # it may be held there
     elif not _claim_again(arrival, delivery):
-        _require_gone(arrival, delivery)
+        require_gone(arrival, delivery)
         findings.vanished.append(arrival)
     elif delivery.custody.copies:
         findings.to_copy.append((None, arrival))
     else:
         findings.again.append(arrival)
-
-
-def _original_is(copied: Fingerprint, arrival: Arrival, delivery: Delivery) -> bool:
-    """Whether an original that stays in the inbox still has the bytes that were copied."""
-    path = os.path.join(delivery.inbox, arrival.file.path)
-    return delivery.custody.keeps and not delivery.custody.rows_only and _has(path, copied)
-
-
-def _hold_of(arrival: Arrival, delivery: Delivery) -> HoldFolder | None:
-    """Where an original is held, whatever the settings say now: those may have changed since."""
-    return next((hold for hold in _holds(delivery) if hold.has(arrival)), None)
-
-
-def _holds(delivery: Delivery) -> tuple[HoldFolder, HoldFolder]:
-    return HoldFolder.in_output(delivery.output), HoldFolder.in_inbox(delivery.inbox, private=False)
-
-
-def _require_gone(arrival: Arrival, delivery: Delivery) -> None:
-    """Before a file is given up: it is in no listing of a folder where it could be."""
-    delivery.output.require_gone(arrival)
-    for hold in _holds(delivery):
-        hold.require_gone(arrival)
-
-
-def _let_go(hold: HoldFolder, arrival: Arrival) -> None:
-    hold.drop(arrival)
-    hold.remove(arrival.token)
 
 
 def _with_companions(
@@ -295,26 +269,12 @@ def _copy_again(
     return refused
 
 
-def _has(path: str, fingerprint: Fingerprint) -> bool:
-    """Whether the very bytes that were read are at a path."""
-    return holds(path, fingerprint.size, fingerprint.sha256)
-
-
 def _claim_again(arrival: Arrival, delivery: Delivery) -> bool:
     """Do the claim that was recorded but never happened, if the file is still the one that was recorded.
 
     Not where files are only looked at by now: it has not left its inbox, and is a new arrival there.
     """
-    return not delivery.custody.rows_only and _is_in_inbox(arrival, delivery) and _taken_again(arrival, delivery)
-
-
-def _is_in_inbox(arrival: Arrival, delivery: Delivery) -> bool:
-    """Whether the file that was recorded is still where it was."""
-    try:
-        status = os.lstat(os.path.join(delivery.inbox, arrival.file.path))
-    except OSError:
-        return False
-    return (status.st_size, mtime_ns_of(status)) == (arrival.file.size, arrival.file.mtime_ns)
+    return not delivery.custody.rows_only and is_in_inbox(arrival, delivery) and _taken_again(arrival, delivery)
 
 
 def _taken_again(arrival: Arrival, delivery: Delivery) -> bool:

@@ -21,14 +21,14 @@ from pigeonholed.copying import Unfit
 from pigeonholed.disk import is_there
 from pigeonholed.finishing import explains
 from pigeonholed.images import Placement
-from pigeonholed.ledger import Hold
 from pigeonholed.paths import to_text
 from pigeonholed.placing import alternatives, sidecar_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from pigeonholed.finishing import Delivery
+    from pigeonholed.holding import Holds
     from pigeonholed.ledger import Companion, Filed, Ledger
 
 log = structlog.get_logger()
@@ -42,44 +42,6 @@ class Returned:
 
     back: int
     refused: tuple[str, ...]
-
-
-class Holds:
-    """Which files in the inboxes are passed over: path to (size, mtime_ns), by inbox.
-
-    Written by whoever puts files back, read by the claiming thread; each operation on a dict is atomic.
-    """
-
-    def __init__(self, holds: Iterable[Hold] = ()) -> None:
-        self._held: dict[tuple[str, str], tuple[int, int]] = {}
-        for hold in holds:
-            self.add(hold)
-
-    def add(self, hold: Hold) -> Hold | None:
-        """Pass over a file from now on; returns what was passed over in its place."""
-        before = self._held.get((hold.inbox, hold.path))
-        self._held[hold.inbox, hold.path] = (hold.size, hold.mtime_ns)
-        return before and Hold(hold.inbox, hold.path, *before)
-
-    def remove(self, hold: Hold) -> None:
-        """It is not passed over any longer."""
-        self._held.pop((hold.inbox, hold.path), None)
-
-    def clear(self) -> int:
-        """Release all; how many there were."""
-        count = len(self._held)
-        self._held.clear()
-        return count
-
-    def covers(self, inbox: str, path: str, size: int, mtime_ns: int) -> bool:
-        """Whether a file is passed over; one that has changed is not, and never again."""
-        held = self._held.get((inbox, path))
-        if held is None:
-            return False
-        if held == (size, mtime_ns):
-            return True
-        self._held.pop((inbox, path), None)
-        return False
 
 
 class Returner:

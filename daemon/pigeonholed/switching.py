@@ -16,7 +16,7 @@ from pigeonholed.bundle import BundleError
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from pigeonholed.engines.local import Lane
+    from pigeonholed.engines.lanes import Lane
     from pigeonholed.serving import Served
     from pigeonholed.store import ModelStore
 

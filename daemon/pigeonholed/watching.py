@@ -18,11 +18,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pigeonholed.companions import Company, is_companion
-from pigeonholed.disk import is_written_to
-from pigeonholed.formats import Format, boxes_are_complete, end_is_missing, sniff
 from pigeonholed.hints import Hints
 from pigeonholed.images import ImageFile, mtime_ns_of
 from pigeonholed.metrics import Ineligible
+from pigeonholed.peeking import peek
 from pigeonholed.settling import Marks, Signature, Window
 
 if TYPE_CHECKING:
@@ -30,8 +29,6 @@ if TYPE_CHECKING:
 
     from pigeonholed.ignoring import NameFilter
 
-_PEEK_BYTES = 64
-_PAGE_BYTES = 4096
 _WRITERS_PAUSE_AT_MOST_S = 2.0  # beyond settle_s; who rests for longer is not asked after: a backlog is older than that
 _WRITER_PAUSE_S = 0.5
 _CLOCKS_DIFFER_S = 1.0  # by more: the file system's clock is not known
@@ -265,13 +262,13 @@ class Watch:
     def _is_open(self, path: str, signature: Signature, now_s: float) -> bool:
         """Whether somebody is known to write to a file that was changed lately."""
         lately = self.marks.age_s(signature.ctime_ns, now_s) < self.rules.settle_s + _WRITERS_PAUSE_AT_MOST_S
-        return _peek(path, signature.size, ask_for_writers=lately)[1]
+        return peek(path, signature.size, ask_for_writers=lately)[1]
 
     def _whole(self, path: str, full_path: str, signature: Signature, now_s: float) -> bool:
         """Whether the file can be read, its end is there and nobody writes; or it has been waited for long enough."""
         try:
             lately = self.marks.age_s(signature.ctime_ns, now_s) < self.rules.settle_s + _WRITERS_PAUSE_AT_MOST_S
-            missing, written_to = _peek(full_path, signature.size, ask_for_writers=lately)
+            missing, written_to = peek(full_path, signature.size, ask_for_writers=lately)
         except OSError as error:
             if error.errno == errno.EIO:
                 return True  # the decoder has retries, and the word for it
@@ -297,23 +294,3 @@ class Watch:
         if path in self.window and at_s < self._alarms.get(path, math.inf):
             self._alarms[path] = at_s
             heapq.heappush(self._due, (at_s, path))
-
-
-def _peek(path: str, size: int, *, ask_for_writers: bool) -> tuple[bool, bool]:
-    """Whether the end of a picture is missing, and whether somebody is known to have the file open for writing.
-
-    Never follows a link and never blocks on a pipe. Every system call here is paid for each file that arrives.
-    """
-    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    try:
-        if size <= _PAGE_BYTES:
-            head = tail = os.pread(fd, _PAGE_BYTES, 0)
-        else:
-            head = os.pread(fd, _PEEK_BYTES, 0)
-            tail = os.pread(fd, _PEEK_BYTES, size - _PEEK_BYTES)
-        missing = end_is_missing(head[:_PEEK_BYTES], tail[-_PEEK_BYTES:], size)
-        if sniff(head[:_PEEK_BYTES]) in (Format.HEIF, Format.AVIF):
-            missing = not boxes_are_complete(size, lambda at, count: os.pread(fd, count, at))
-        return missing, ask_for_writers and is_written_to(fd)
-    finally:
-        os.close(fd)

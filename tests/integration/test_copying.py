@@ -26,6 +26,7 @@ from pigeonholed.copy_custody import Copying
 from pigeonholed.custody import Custody, Renaming
 from pigeonholed.finishing import Delivery, Finisher
 from pigeonholed.hold_folder import HOLD, HoldFolder, held_name
+from pigeonholed.holding import Holds
 from pigeonholed.images import Arrival, Fingerprint, Placement, Prediction
 from pigeonholed.ledger import Copied, Copy, Ledger, Plan
 from pigeonholed.memory import Memory, signature_of
@@ -33,7 +34,7 @@ from pigeonholed.originals import Held, InPlace
 from pigeonholed.output import Output
 from pigeonholed.patience import Patience
 from pigeonholed.placing import Placer
-from pigeonholed.returning import Holds, Returner
+from pigeonholed.returning import Returner
 from running import HOSTILE, KEEPING, OTHER_MOUNT, Workspace, picture, until
 
 CONTENT = png()

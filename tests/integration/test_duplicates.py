@@ -21,6 +21,7 @@ from helpers import files_of, make_arrival, make_classified, make_decoded, make_
 from pigeonholed import duplicates, ledger, tables
 from pigeonholed.duplicates import Originals, as_duplicate
 from pigeonholed.finishing import Delivery, Finisher
+from pigeonholed.holding import Holds
 from pigeonholed.images import (
     Arrival,
     Classified,
@@ -38,7 +39,7 @@ from pigeonholed.originals import InPlace
 from pigeonholed.output import Output
 from pigeonholed.patience import Patience
 from pigeonholed.placing import Placer
-from pigeonholed.returning import Holds, Returner
+from pigeonholed.returning import Returner
 from pigeonholed.writer import Writer
 from running import (
     KEEPING,

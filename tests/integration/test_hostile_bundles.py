@@ -17,7 +17,7 @@ from hostile import ALL, KERAS, Canary, Touch, spoil
 from pigeonholed.bundle import Bundle, BundleError
 from pigeonholed.channel import Channel
 from pigeonholed.classifying import load_classifier, selftest, tried
-from pigeonholed.engines.local import Lane
+from pigeonholed.engines.lanes import Lane
 from pigeonholed.serving import Served
 from pigeonholed.store import ModelStore
 from pigeonholed.switching import Switcher

@@ -26,6 +26,7 @@ from pigeonholed.custody import Custody, Renaming
 from pigeonholed.disk import Disk
 from pigeonholed.finishing import Delivery, Finisher
 from pigeonholed.hold_folder import HoldFolder
+from pigeonholed.holding import Holds
 from pigeonholed.ignoring import NameFilter
 from pigeonholed.images import Arrival, Fingerprint, Handled, Status, Withdrawn
 from pigeonholed.ledger import Ledger
@@ -35,7 +36,7 @@ from pigeonholed.originals import Held, InPlace
 from pigeonholed.output import Output
 from pigeonholed.patience import Patience
 from pigeonholed.placing import Placer
-from pigeonholed.returning import Holds, Returner
+from pigeonholed.returning import Returner
 from pigeonholed.watching import Rules, Watch
 from running import RENAMING, VARIANTS, Variant, Workspace, accompanied, environment, picture, until, working
 

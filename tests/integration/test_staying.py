@@ -30,6 +30,7 @@ from pigeonholed.custody import Custody, Renaming
 from pigeonholed.decoding import Demand, examine
 from pigeonholed.errors import Misconfigured
 from pigeonholed.finishing import Delivery, Finisher
+from pigeonholed.holding import Holds
 from pigeonholed.ignoring import NameFilter
 from pigeonholed.images import STAYS, Arrival, Decoded, Fingerprint, Placement, Reason, Rejected, Status, Withdrawn
 from pigeonholed.imaging import PixelSpec
@@ -42,7 +43,7 @@ from pigeonholed.output import Output, OutputRefused
 from pigeonholed.patience import Patience
 from pigeonholed.placing import Placer
 from pigeonholed.probing import Probed
-from pigeonholed.returning import Holds, Returner
+from pigeonholed.returning import Returner
 from pigeonholed.settings import InboxSettings
 from pigeonholed.settling import signature_of
 from pigeonholed.staying import Staying, look_again, open_in_place

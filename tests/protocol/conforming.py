@@ -26,6 +26,7 @@ from pigeonholed.decoding import Demand, examine
 from pigeonholed.disk import Disk
 from pigeonholed.finishing import Delivery, Finisher
 from pigeonholed.hold_folder import HOLD, HoldFolder
+from pigeonholed.holding import Holds
 from pigeonholed.images import Arrival, Decoded, Handled, ImageFile, Placement, Prediction
 from pigeonholed.ledger import Ledger
 from pigeonholed.metrics import Metrics
@@ -35,7 +36,7 @@ from pigeonholed.patience import Patience
 from pigeonholed.placing import Placer
 from pigeonholed.refiling import Refiler
 from pigeonholed.refilings import Choice, Refiling, Refilings, Result
-from pigeonholed.returning import Holds, Returner
+from pigeonholed.returning import Returner
 from pigeonholed.serving import Policy
 from pigeonholed.watching import Rules, Watch
 from pigeonholed.writer import Change, Writer

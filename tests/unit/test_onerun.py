@@ -241,7 +241,7 @@ def test_file_that_cannot_be_read_does_not_keep_it_from_ending(
     def peek(path: str, *_arguments: object, **_named: object) -> tuple[bool, bool]:
         raise OSError(code, os.strerror(code))
 
-    monkeypatch.setattr(watching, "_peek", peek)
+    monkeypatch.setattr(watching, "peek", peek)
     taken, left, took_s = desk.run(desk.watch({"secret.png": WHOLE}))
     assert (taken, left) == ([], [])
     assert took_s <= 7.0

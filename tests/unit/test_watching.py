@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from helpers import FakeClock, chain_of_folders, make_tree, png
-from pigeonholed import watching
+from pigeonholed import peeking, watching
 from pigeonholed.hints import Hints
 from pigeonholed.ignoring import NameFilter
 from pigeonholed.metrics import Ineligible
@@ -414,7 +414,7 @@ class TestLeftAlone:
     ) -> None:
         yard = _yard(tmp_path, clock)
         yard.write("a.png")
-        monkeypatch.setattr(watching, "_peek", _refusing(code))
+        monkeypatch.setattr(watching, "peek", _refusing(code))
         yard.take()
         assert yard.take(5.0) == []
         assert yard.watch.ineligible[Ineligible.PERMISSION] == 1
@@ -426,7 +426,7 @@ class TestLeftAlone:
     def test_disk_that_fails_to_read_is_left_to_the_decoder(self, yard: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
         yard.write("a.png")
         yard.take()
-        monkeypatch.setattr(watching, "_peek", _refusing(errno.EIO))
+        monkeypatch.setattr(watching, "peek", _refusing(errno.EIO))
         assert yard.take(5.0) == ["a.png"]
 
     @pytest.mark.parametrize("instead", ["nothing", "pipe", "link", "folder"])
@@ -449,7 +449,7 @@ class TestLeftAlone:
     ) -> None:
         yard.write("a.png")
         yard.take()
-        monkeypatch.setattr(watching, "_peek", _refusing(errno.ENOENT))
+        monkeypatch.setattr(watching, "peek", _refusing(errno.ENOENT))
         assert yard.take(5.0) == []
         assert len(yard.watch.window) == 0
 
@@ -480,10 +480,10 @@ def _refusing(code: int) -> Callable[..., tuple[bool, bool]]:
 def test_peek_never_blocks_on_a_pipe_and_never_follows_a_link(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to("/etc/hostname")
     with pytest.raises(OSError, match="symbolic links"):
-        watching._peek(str(tmp_path / "link"), 10, ask_for_writers=True)
+        peeking.peek(str(tmp_path / "link"), 10, ask_for_writers=True)
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(OSError, match="seek"):
-        watching._peek(str(tmp_path / "pipe"), 10, ask_for_writers=True)
+        peeking.peek(str(tmp_path / "pipe"), 10, ask_for_writers=True)
 
 
 @pytest.mark.parametrize("size", [20, 64, 65, 200, 4096, 4097, 9000])
@@ -491,7 +491,7 @@ def test_peek_sees_whether_the_end_of_a_picture_is_there(tmp_path: Path, size: i
     content = b"\x89PNG\r\n\x1a\n".ljust(size - 12, b"x") + b"\0\0\0\0IEND\xaeB`\x82"
     for there in (content, content[:-8]):
         (tmp_path / "a").write_bytes(there)
-        seen = watching._peek(str(tmp_path / "a"), len(there), ask_for_writers=True)
+        seen = peeking.peek(str(tmp_path / "a"), len(there), ask_for_writers=True)
         assert seen == (there != content, False)
 
 
@@ -502,14 +502,14 @@ def test_peek_sees_whether_the_end_of_a_heif_picture_is_there(tmp_path: Path, si
     content = b"\0\0\0\x14ftypheic\0\0\0\0heic" + b"\0\0\0\x0cmeta1234" + mdat
     for end in (len(content), len(content) - 1, 41, 32, 20):
         (tmp_path / "a").write_bytes(content[:end])
-        missing, _written_to = watching._peek(str(tmp_path / "a"), end, ask_for_writers=False)
+        missing, _written_to = peeking.peek(str(tmp_path / "a"), end, ask_for_writers=False)
         assert missing is (end not in (len(content), 32))
 
 
 def test_peek_says_who_writes_only_when_asked(tmp_path: Path) -> None:
     with open(tmp_path / "a", "wb"):
-        assert watching._peek(str(tmp_path / "a"), 0, ask_for_writers=True)[1]
-        assert not watching._peek(str(tmp_path / "a"), 0, ask_for_writers=False)[1]
+        assert peeking.peek(str(tmp_path / "a"), 0, ask_for_writers=True)[1]
+        assert not peeking.peek(str(tmp_path / "a"), 0, ask_for_writers=False)[1]
 
 
 def test_file_that_no_event_could_announce_does_not_count_as_recovered(tmp_path: Path, clock: FakeClock) -> None:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from pigeonholed.crew import Crew
-    from pigeonholed.engines.local import Lane
+    from pigeonholed.engines.lanes import Lane
 
 ANSWERS_WITHIN_S = 300.0
 """A batch that takes longer hangs: a version whose warming takes longer than that is never taken into service."""
