@@ -434,8 +434,7 @@ def told(life: Life) -> None:
     life.type(
         "pigeonholed export --format csv --output results.csv",
         "pigeonholed export --format parquet --output results.parquet",
-        "pigeonholed export --format jsonl --inbox scans --outcome rejected",
-        shown=lambda line: True,
+        "pigeonholed export --format jsonl --outcome rejected --path 'north/000*'",
     )
     life.show(["$ head -3 results.csv", *(life.root / "results.csv").read_text().splitlines()[:3]])
     life.step("A last look", "Disk against database, both ways.")
