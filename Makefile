@@ -7,13 +7,15 @@ ARGS ?=
 KILLS ?= 10000
 CUTS ?= 100
 ENDURE_S ?= 7200
+COUNT ?= 200
+SEED ?= 1
 
 # Those that run in this process, and fast: what daemons of their own do is not seen.
 COVERAGE := $(addprefix tests/unit/test_,$(addsuffix .py,beneath claiming copy_custody copying_files disk finishing \
 	locking output patience probing store)) \
 	$(addprefix tests/integration/test_,$(addsuffix .py,copying ledger recovery returning writer))
 
-.PHONY: help install install-ray demo test coverage lint bench accuracy trust soak endurance
+.PHONY: help install install-ray demo test coverage mutants lint bench accuracy trust soak endurance
 .DELETE_ON_ERROR:
 
 help: ## this list
@@ -32,6 +34,9 @@ test: $(STAMP) ## all tests, two files at a time; ARGS='-k name' for some
 coverage: $(STAMP) ## fails unless tests take every branch of the protocol's modules, which pyproject.toml names
 	$(BIN)/python -m coverage run -m pytest -q -m "not slow" $(COVERAGE)
 	$(BIN)/python -m coverage report
+
+mutants: $(STAMP) ## for an hour: how many changes of those modules the same tests see: COUNT=200 SEED=1
+	$(BIN)/python tests/mutating.py --count $(COUNT) --seed $(SEED) $(COVERAGE)
 
 lint: $(STAMP) ## style and types
 	$(BIN)/ruff check .
