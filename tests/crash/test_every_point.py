@@ -91,7 +91,7 @@ def test_killed_at_calls_of_every_kind_nothing_is_lost_or_twice(
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(3600)
+@pytest.mark.timeout(14_400)
 @pytest.mark.skipif(not SOAK and FAULT is None, reason="every call: `make soak`, or PIGEONHOLED_TEST_SOAK=1")
 def test_killed_before_and_after_every_call_nothing_is_lost_or_twice(
     mould: Workspace, forker: Forker, tmp_path: Path
