@@ -43,6 +43,9 @@ _SYNCFS_TELLS = (5, 8)
 _SYNCFS_TELLS_ALL = (6, 13)
 """The first whose ext4 does so when a fault has shut it down: before, `syncfs` says that all is well, `fsync` not."""
 
+_AT_ONCE = frozenset({0x9123683E})
+"""btrfs. A sync of the one folder of a rename makes the new name durable there, and leaves the old one as well."""
+
 _AT_FDCWD = -100
 _RENAME_NOREPLACE = 1
 _NOT_HERE = frozenset({errno.EINVAL, errno.ENOSYS, errno.ENOTSUP})
@@ -70,6 +73,7 @@ class Disk:
         self._clock = clock
         self._root_fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self._rounds_without_syncfs = 0
+        self._at_once = _type_of(self._libc, self._root_fd) in _AT_ONCE
 
     def close(self) -> None:
         """Release the descriptor of the root."""
@@ -99,8 +103,8 @@ class Disk:
         """Return when the contents of `files` and the entries of `folders` are durable.
 
         One `syncfs` serves a whole batch. Where others write to the same file system it can take long, so after a
-        slow one single `fsync`s are used for a while. A name that is gone is passed over: whoever removed it
-        answers for it.
+        slow one single `fsync`s are used for a while, but for file systems that need it to keep renames whole. A name
+        that is gone is passed over: whoever removed it answers for it.
 
         Raises:
             OSError: the kernel could not write (EIO, ENOSPC). Such an error is reported once and the pages are then
@@ -108,7 +112,8 @@ class Disk:
                 dropped: whoever reads them next reads what is on the disk.
         """
         files = list(files)
-        if self._syncfs is None or len(files) <= self._FEW_FILES or self._rounds_without_syncfs > 0:
+        few = len(files) <= self._FEW_FILES or self._rounds_without_syncfs > 0
+        if self._syncfs is None or (few and not self._at_once):
             self._rounds_without_syncfs = max(0, self._rounds_without_syncfs - 1)
             try:
                 for path in files:
@@ -143,6 +148,12 @@ class Disk:
             return os.path.samestat(os.stat(root), os.fstat(self._root_fd))
         except OSError:
             return False
+
+
+def _type_of(libc: ctypes.CDLL, fd: int) -> int:
+    """The number of a file system's type, from `statfs(2)`."""
+    told = (ctypes.c_long * 64)()  # more than any architecture fills
+    return int(told[0]) if libc.fstatfs(fd, told) == 0 else 0
 
 
 def _kernel() -> tuple[int, ...]:

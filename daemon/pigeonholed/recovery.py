@@ -141,9 +141,14 @@ def _look(row: InFlight, deliveries: Mapping[str, Delivery], findings: Findings)
 
 
 def _look_for_planned(arrival: Arrival, plan: Plan, delivery: Delivery, findings: Findings) -> None:
-    if is_there(delivery.output.work_path(arrival)):
-        findings.to_move.append(plan)
-    elif _has(os.path.join(delivery.output.root, plan.destination), plan.fingerprint):
+    work, target = delivery.output.work_path(arrival), os.path.join(delivery.output.root, plan.destination)
+    if is_there(work):
+        if _is_one_file(work, target):  # some file systems keep both names when the power goes in a rename
+            os.unlink(work)
+            findings.moved.append(plan)
+        else:
+            findings.to_move.append(plan)
+    elif _has(target, plan.fingerprint):
         findings.moved.append(plan)
     else:
         _require_gone(arrival, delivery)
@@ -187,6 +192,13 @@ def _look_for_claimed(arrival: Arrival, delivery: Delivery, findings: Findings) 
         findings.to_copy.append((None, arrival))
     else:
         findings.again.append(arrival)
+
+
+def _is_one_file(one: str, other: str) -> bool:
+    try:
+        return os.path.samestat(os.lstat(one), os.lstat(other))
+    except (FileNotFoundError, NotADirectoryError):
+        return False
 
 
 def _original_is(copied: Fingerprint, arrival: Arrival, delivery: Delivery) -> bool:

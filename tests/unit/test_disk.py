@@ -153,6 +153,27 @@ def test_many_files_are_synced_at_once_unless_that_was_slow(
     disk.close()
 
 
+def test_everything_is_synced_at_once_where_renames_would_else_be_halved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: FakeClock
+) -> None:
+    monkeypatch.setattr(disks, "_type_of", lambda _libc, _fd: 0x9123683E)
+    disk = Disk(str(tmp_path), clock)
+    calls = _Calls(monkeypatch, disk, clock)
+    calls.takes_s = 0.06
+    make_tree(tmp_path, {"a": b""})
+    for _ in range(2):
+        disk.sync([str(tmp_path / "a")], [str(tmp_path)])
+        assert calls.take() == ["everything"]
+    disk.close()
+
+
+def test_type_of_a_file_system_is_the_one_that_the_kernel_names() -> None:
+    disk = Disk("/proc")
+    assert disks._type_of(disk._libc, disk._root_fd) == 0x9FA0
+    assert disks._type_of(disk._libc, -1) == 0
+    disk.close()
+
+
 def test_name_that_is_gone_is_passed_over(tmp_path: Path) -> None:
     disk = Disk(str(tmp_path))
     make_tree(tmp_path, {"file": b""})
