@@ -8,6 +8,8 @@ KILLS ?= 10000
 CUTS ?= 100
 ENDURE_S ?= 7200
 PG_KILLS ?= 20
+COUNT ?= 200
+SEED ?= 1
 
 # Those that run in this process, and fast: what daemons of their own do is not seen.
 COVERAGE := $(addprefix tests/unit/test_,$(addsuffix .py,beneath claiming copy_custody copying_files disk finishing \
@@ -19,7 +21,7 @@ COVERAGE := $(addprefix tests/unit/test_,$(addsuffix .py,beneath claiming copy_c
 ON_POSTGRES := tests/pipeline $(addprefix tests/integration/test_,$(addsuffix .py,absence commands conservation copying \
 	hostile_names odd_files operations reload swaps)) $(addprefix tests/crash/test_,$(addsuffix .py,kill pauses poison))
 
-.PHONY: help install install-ray demo test test-postgres coverage lint bench accuracy trust soak endurance
+.PHONY: help install install-ray demo test test-postgres coverage mutants lint bench accuracy trust soak endurance
 .DELETE_ON_ERROR:
 
 help: ## this list
@@ -42,6 +44,9 @@ test-postgres: $(STAMP) ## the tests of the whole program on Postgres: on a serv
 coverage: $(STAMP) ## fails unless tests take every branch of the protocol's modules, which pyproject.toml names
 	$(BIN)/python -m coverage run -m pytest -q -m "not slow" $(COVERAGE)
 	$(BIN)/python -m coverage report
+
+mutants: $(STAMP) ## for an hour: how many changes of those modules the same tests see: COUNT=200 SEED=1
+	$(BIN)/python tests/mutating.py --count $(COUNT) --seed $(SEED) $(COVERAGE)
 
 lint: $(STAMP) ## style and types
 	$(BIN)/ruff check .

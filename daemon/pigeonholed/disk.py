@@ -10,6 +10,7 @@ import ctypes
 import errno
 import fcntl
 import os
+import re
 import signal
 import stat
 import time
@@ -36,6 +37,15 @@ WAITED_FOR = frozenset(
 )
 """Faults of the machine that pass: the stage waits and tries again, and no file is blamed."""
 
+_SYNCFS_TELLS = (5, 8)
+"""The first Linux whose `syncfs` tells of contents that could not be written."""
+
+_SYNCFS_TELLS_ALL = (6, 13)
+"""The first whose ext4 does so when a fault has shut it down: before, `syncfs` says that all is well, `fsync` not."""
+
+_AT_ONCE = frozenset({0x9123683E})
+"""btrfs. A sync of the one folder of a rename makes the new name durable there, and leaves the old one as well."""
+
 _AT_FDCWD = -100
 _RENAME_NOREPLACE = 1
 _NOT_HERE = frozenset({errno.EINVAL, errno.ENOSYS, errno.ENOTSUP})
@@ -57,10 +67,13 @@ class Disk:
     def __init__(self, root: str, clock: Callable[[], float] = time.perf_counter) -> None:
         self._libc = ctypes.CDLL(None, use_errno=True)
         self._renameat2 = getattr(self._libc, "renameat2", None)
-        self._syncfs = getattr(self._libc, "syncfs", None)
+        kernel = _kernel()
+        self._syncfs = getattr(self._libc, "syncfs", None) if kernel >= _SYNCFS_TELLS else None
+        self._asks_again = kernel < _SYNCFS_TELLS_ALL
         self._clock = clock
         self._root_fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self._rounds_without_syncfs = 0
+        self._at_once = _type_of(self._libc, self._root_fd) in _AT_ONCE
 
     def close(self) -> None:
         """Release the descriptor of the root."""
@@ -90,8 +103,8 @@ class Disk:
         """Return when the contents of `files` and the entries of `folders` are durable.
 
         One `syncfs` serves a whole batch. Where others write to the same file system it can take long, so after a
-        slow one single `fsync`s are used for a while. A name that is gone is passed over: whoever removed it
-        answers for it.
+        slow one single `fsync`s are used for a while, but for file systems that need it to keep renames whole. A name
+        that is gone is passed over: whoever removed it answers for it.
 
         Raises:
             OSError: the kernel could not write (EIO, ENOSPC). Such an error is reported once and the pages are then
@@ -99,7 +112,8 @@ class Disk:
                 dropped: whoever reads them next reads what is on the disk.
         """
         files = list(files)
-        if self._syncfs is None or len(files) <= self._FEW_FILES or self._rounds_without_syncfs > 0:
+        few = len(files) <= self._FEW_FILES or self._rounds_without_syncfs > 0
+        if self._syncfs is None or (few and not self._at_once):
             self._rounds_without_syncfs = max(0, self._rounds_without_syncfs - 1)
             try:
                 for path in files:
@@ -111,14 +125,22 @@ class Disk:
                 if self._syncfs is None or error.errno not in {errno.EMFILE, errno.ENFILE}:
                     raise  # else the one descriptor that we hold already does for everything
         started = self._clock()
-        if self._syncfs(self._root_fd) != 0:
-            code = ctypes.get_errno()
+        try:
+            self._sync_everything(self._syncfs)
+        except OSError:
             for path in files:
                 with contextlib.suppress(OSError):
                     _forget(path)
-            raise OSError(code, os.strerror(code))
+            raise
         if self._clock() - started > self._SLOW_SYNCFS_S:
             self._rounds_without_syncfs = 50
+
+    def _sync_everything(self, syncfs: Callable[[int], int]) -> None:
+        if syncfs(self._root_fd) != 0:
+            code = ctypes.get_errno()
+            raise OSError(code, os.strerror(code))
+        if self._asks_again:
+            os.fsync(self._root_fd)
 
     def holds(self, root: str) -> bool:
         """Whether a path still leads to the folder that this was made for: a mount may have gone or come over it."""
@@ -126,6 +148,18 @@ class Disk:
             return os.path.samestat(os.stat(root), os.fstat(self._root_fd))
         except OSError:
             return False
+
+
+def _type_of(libc: ctypes.CDLL, fd: int) -> int:
+    """The number of a file system's type, from `statfs(2)`."""
+    told = (ctypes.c_long * 64)()  # more than any architecture fills
+    return int(told[0]) if libc.fstatfs(fd, told) == 0 else 0
+
+
+def _kernel() -> tuple[int, ...]:
+    """The first two numbers of this Linux's release; later than any where it has none."""
+    found = re.match(r"(\d+)\.(\d+)", os.uname().release)
+    return (int(found[1]), int(found[2])) if found else _SYNCFS_TELLS_ALL
 
 
 def _fsync(path: str, flags: int) -> None:

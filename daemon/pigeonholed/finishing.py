@@ -113,7 +113,7 @@ class Finisher:
         self._originals = Originals(asking, ledger, patience, "file")
         self._moved: list[Plan] = []
         self._folders: dict[Output, set[str]] = {}
-        self._sidecars: dict[Output, set[str]] = {}
+        self._drafts: set[str] = set()  # reasons that are durable with the next sync, or are already
 
     def turn(self, handled: Sequence[Handled]) -> None:
         """Plan and move a batch, and confirm the one before."""
@@ -122,6 +122,7 @@ class Finisher:
         plans, withdrawn = self._planned([item for item in handled if not item.arrival.stays])
         if plans:
             with self._timed(Stage.RECORD):
+                self._draft(plans)
                 self._sync(plans)
                 self._ledger.plan(plans, [plan.arrival for plan in self._moved])
             self._confirmed()
@@ -134,6 +135,10 @@ class Finisher:
         """Move files whose plan an earlier process committed."""
         for plan in plans:
             self._touch_above(plan)
+        self._draft(plans)
+        for output in {self._deliveries[plan.arrival.file.inbox].output for plan in plans}:
+            if drafts := self._drafts_for(output, plans):
+                output.disk.sync(drafts, [])
         self._move(plans)
 
     def settle(self) -> None:
@@ -293,8 +298,8 @@ class Finisher:
         return taken
 
     def _sync(self, plans: Sequence[Plan]) -> None:
-        """Make durable: the contents and claims of `plans`, and the moves before them."""
-        files: dict[Output, list[str]] = {output: list(paths) for output, paths in self._sidecars.items()}
+        """Make durable: the contents and claims of `plans`, their reasons, and the moves before them."""
+        files: dict[Output, list[str]] = {}
         folders: dict[Output, set[str]] = {output: set(paths) for output, paths in self._folders.items()}
         for plan in plans:
             delivery = self._deliveries[plan.arrival.file.inbox]
@@ -304,6 +309,8 @@ class Finisher:
             changed.update((output.private, output.batch_folder(plan.arrival.token)))
             if not delivery.custody.copies:  # a copy was recorded only after its original's claim was durable
                 changed.add(os.path.dirname(os.path.join(delivery.inbox, plan.arrival.file.path)))
+        for output in files:
+            files[output] += self._drafts_for(output, plans)
         for output in files.keys() | folders.keys():
             self._make_durable(output, files.get(output, []), folders.get(output, set()))
 
@@ -417,19 +424,36 @@ class Finisher:
                 with suppress(FileNotFoundError):
                     output.disk.rename_new(os.path.basename(place), work, source_dir=folder)
 
+    def _draft(self, plans: Sequence[Plan]) -> None:
+        """Write the reasons of rejected files where they become durable with their plans.
+
+        Not only beside the file: a power cut could keep such a name and lose what it leads to.
+        """
+        for plan in plans:
+            if plan.placement is Placement.REJECTED:
+                draft = self._deliveries[plan.arrival.file.inbox].output.draft_path(plan.arrival)
+                with suppress(OSError):  # a full disk is waited for when the file is moved
+                    _write(draft, plan)
+                    self._drafts.add(draft)
+
+    def _drafts_for(self, output: Output, plans: Sequence[Plan]) -> list[str]:
+        mine = (plan.arrival for plan in plans if self._deliveries[plan.arrival.file.inbox].output is output)
+        return [draft for arrival in mine if (draft := output.draft_path(arrival)) in self._drafts]
+
     def _explain(self, output: Output, plan: Plan, folder: int, name: str) -> bool:
         """Put the reason beside where a rejected file will be; False when somebody else's file has that name."""
-        sidecar = sidecar_of(name)
-        draft = output.work_path(plan.arrival) + ".json"
-        with open(draft, "w", encoding="utf-8") as file:
-            file.write(explanation(plan))
+        sidecar, draft = sidecar_of(name), output.draft_path(plan.arrival)
+        if draft not in self._drafts:
+            _write(draft, plan)
+            output.disk.sync([draft], [])
+        self._drafts.discard(draft)  # a rename that fails may have been done
         try:
             output.disk.rename_new(draft, sidecar, target_dir=folder)
         except FileExistsError:
-            os.unlink(draft)
             if not explains(os.path.join(beneath.path_of(folder), sidecar), plan.arrival.key):
+                self._drafts.add(draft)  # for the name that is tried next
                 return False
-        self._sidecars.setdefault(output, set()).add(sidecar_of(os.path.join(output.root, plan.destination)))
+            os.unlink(draft)
         return True
 
     def _make_folders(self, output: Output, folder: str) -> None:
@@ -461,7 +485,6 @@ class Finisher:
         """Forget the batch that the ledger has just confirmed, and tell of it."""
         filed, self._moved = self._moved, []
         self._folders.clear()
-        self._sidecars.clear()
         if filed:  # told before anything here can fail: the rows say so already
             self._on_filed(filed)
         self._remove_folders(plan.arrival for plan in filed)
@@ -539,6 +562,11 @@ def room_below(output: Output) -> int:
 
 def _moving(plan: Plan) -> str:
     return f"move a file to {to_text(plan.destination)}"
+
+
+def _write(draft: str, plan: Plan) -> None:
+    with open(draft, "w", encoding="utf-8") as file:
+        file.write(explanation(plan))
 
 
 def explanation(plan: Plan, rejected_at: datetime | None = None) -> str:

@@ -115,12 +115,15 @@ class Held:
         return os.open(held_name(arrival), flags, dir_fd=self._hold.folder(arrival.token))
 
     def sync(self, arrivals: Sequence[Arrival]) -> None:
-        """Make the claims durable: the folders that they came from and the one in which they wait."""
-        for token in {arrival.token for arrival in arrivals}:
-            self._hold.sync(token)
+        """Make the claims durable: the folders that they came from and the one in which they wait.
+
+        In this order: btrfs makes both names durable if it is asked for the new one first.
+        """
         for folder in {"", *(arrival.file.path.rpartition("/")[0] for arrival in arrivals)}:
             with contextlib.suppress(FileNotFoundError, NotADirectoryError), _opened(self._inbox, folder) as fd:
                 sync_folder(fd)
+        for token in {arrival.token for arrival in arrivals}:
+            self._hold.sync(token)
 
     def let_go(self, arrival: Arrival) -> None:
         """Remove it."""

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from pigeonholed.images import Arrival
 
 PRIVATE = ".pigeonholed"
+DRAFT = ".json"  # after the name of a file in flight: the reason for rejecting it, before it stands beside it
 _PROBE = re.compile(r"\.pigeonholed-[0-9a-f]{16}\.probe")
 _LEFTOVER = re.compile(rf"\.owner\.[0-9a-f]{{12}}\.tmp|{_PROBE.pattern}")
 
@@ -180,6 +181,10 @@ class Output:
     def work_path(self, arrival: Arrival) -> str:
         """Where a claimed file waits."""
         return os.path.join(self.private, arrival.token, arrival.key)
+
+    def draft_path(self, arrival: Arrival) -> str:
+        """Where the reason for rejecting a file waits for it to be moved."""
+        return self.work_path(arrival) + DRAFT
 
     def remove_batch_folder(self, token: str) -> None:
         """Remove the folder if its last file has left. One that stays is only in the way: `tidy` tries again."""

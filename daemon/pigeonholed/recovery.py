@@ -20,7 +20,7 @@ from pigeonholed.originals import Held
 from pigeonholed.paths import to_text
 from pigeonholed.patience import Patience
 from pigeonholed.sweeping import sweep
-from pigeonholed.whereabouts import has, hold_of, is_in_inbox, let_go, original_is, require_gone
+from pigeonholed.whereabouts import has, hold_of, is_in_inbox, is_one_file, let_go, original_is, require_gone
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -174,9 +174,14 @@ def _look_for_staying(arrival: Arrival, delivery: Delivery, findings: Findings) 
 
 
 def _look_for_planned(arrival: Arrival, plan: Plan, delivery: Delivery, findings: Findings) -> None:
-    if is_there(delivery.output.work_path(arrival)):
-        findings.to_move.append(plan)
-    elif has(os.path.join(delivery.output.root, plan.destination), plan.fingerprint):
+    work, target = delivery.output.work_path(arrival), os.path.join(delivery.output.root, plan.destination)
+    if is_there(work):
+        if is_one_file(work, target):  # some file systems keep both names when the power goes in a rename
+            os.unlink(work)
+            findings.moved.append(plan)
+        else:
+            findings.to_move.append(plan)
+    elif has(target, plan.fingerprint):
         findings.moved.append(plan)
     else:
         require_gone(arrival, delivery)

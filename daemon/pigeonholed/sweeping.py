@@ -11,6 +11,7 @@ import structlog
 from pigeonholed.hold_folder import PART, HoldFolder, held_name, parse_held
 from pigeonholed.images import Status
 from pigeonholed.originals import Held
+from pigeonholed.output import DRAFT
 from pigeonholed.paths import to_text
 
 if TYPE_CHECKING:
@@ -76,9 +77,9 @@ def _tidy(hold: HoldFolder, tokens: Sequence[str], deliveries: Mapping[str, Deli
 
 
 def _remove_halves(folder: str) -> None:
-    """Copies that were never complete: what they were made of is elsewhere."""
+    """Copies that were never complete, whose originals are elsewhere, and reasons for what was not planned in time."""
     for name in _names(folder):
-        if name.endswith(PART):
+        if name.endswith((PART, DRAFT)):
             _remove(os.path.join(folder, name))
 
 

@@ -55,3 +55,11 @@ def let_go(hold: HoldFolder, arrival: Arrival) -> None:
     """Remove an original whose copy is durable and recorded."""
     hold.drop(arrival)
     hold.remove(arrival.token)
+
+
+def is_one_file(one: str, other: str) -> bool:
+    """Whether two names that are there lead to one file."""
+    try:
+        return os.path.samestat(os.lstat(one), os.lstat(other))
+    except (FileNotFoundError, NotADirectoryError):
+        return False

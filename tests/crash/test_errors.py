@@ -228,7 +228,7 @@ def _each_alone(forker: Forker, mould: Workspace, tmp_path: Path) -> list[tuple[
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(7200)
+@pytest.mark.timeout(43_200)
 @pytest.mark.skipif(not SOAK and FAULT is None, reason="each call alone: `make soak`, or PIGEONHOLED_TEST_SOAK=1")
 def test_each_error_of_each_call_is_survived_without_help(mould: Workspace, forker: Forker, tmp_path: Path) -> None:
     findings: list[str] = []

@@ -319,7 +319,7 @@ class TestPlanned:
         desk.ledger.plan([Plan(arrival, fingerprint, Placement.REJECTED, place, reason=Reason.EMPTY, detail="d")])
         desk.in_work(arrival)
         if killed_after == "draft":
-            desk.put(desk.output.work_path(arrival) + ".json", b'{"half')
+            desk.put(desk.output.draft_path(arrival), b'{"half')
         elif killed_after == "sidecar":
             explanation = f'{{"arrival": "{arrival.key}"}}'.encode()
             desk.put(os.path.join(desk.output.root, place + ".reason.json"), explanation)
@@ -328,6 +328,24 @@ class TestPlanned:
         assert set(files) == {place, place + ".reason.json"}
         assert arrival.key.encode() in files[place + ".reason.json"]
         assert desk.output.batch_folders() == []
+
+    def test_file_with_the_old_and_the_new_name_of_its_move_is_filed_once(self, desk: Desk) -> None:
+        """As btrfs leaves it, when the power goes between the syncs of the two folders."""
+        arrival = desk.planned()
+        desk.in_work(arrival)
+        os.makedirs(os.path.join(desk.output.root, "cat/s"))
+        os.link(desk.output.work_path(arrival), os.path.join(desk.output.root, "cat/s/x.png"))
+        assert desk.recover() == []
+        assert files_of(desk.output.root) == {"cat/s/x.png": CONTENT}
+        assert (desk.status(), desk.output.batch_folders()) == ("filed", [])
+
+    def test_reason_for_what_was_not_planned_in_time_goes(self, desk: Desk) -> None:
+        """The file is decoded again, and may be no longer rejected then."""
+        arrival = desk.arrival()
+        desk.in_work(arrival)
+        desk.put(desk.output.draft_path(arrival), b'{"half')
+        assert [again.id for again in desk.recover()] == [1]
+        assert os.listdir(desk.output.batch_folder(TOKEN)) == [arrival.key]
 
 
 class TestRest:

@@ -109,7 +109,8 @@ class _Calls:
         def fsync(fd: int) -> None:
             self.synced.append(os.path.basename(os.readlink(f"/proc/self/fd/{fd}")))
 
-        disk._syncfs = syncfs
+        if disk._syncfs is not None:
+            disk._syncfs = syncfs
         monkeypatch.setattr(os, "fsync", fsync)
 
     def take(self) -> list[str]:
@@ -152,6 +153,27 @@ def test_many_files_are_synced_at_once_unless_that_was_slow(
     disk.close()
 
 
+def test_everything_is_synced_at_once_where_renames_would_else_be_halved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: FakeClock
+) -> None:
+    monkeypatch.setattr(disks, "_type_of", lambda _libc, _fd: 0x9123683E)
+    disk = Disk(str(tmp_path), clock)
+    calls = _Calls(monkeypatch, disk, clock)
+    calls.takes_s = 0.06
+    make_tree(tmp_path, {"a": b""})
+    for _ in range(2):
+        disk.sync([str(tmp_path / "a")], [str(tmp_path)])
+        assert calls.take() == ["everything"]
+    disk.close()
+
+
+def test_type_of_a_file_system_is_the_one_that_the_kernel_names() -> None:
+    disk = Disk("/proc")
+    assert disks._type_of(disk._libc, disk._root_fd) == 0x9FA0
+    assert disks._type_of(disk._libc, -1) == 0
+    disk.close()
+
+
 def test_name_that_is_gone_is_passed_over(tmp_path: Path) -> None:
     disk = Disk(str(tmp_path))
     make_tree(tmp_path, {"file": b""})
@@ -186,6 +208,32 @@ def test_failing_sync_of_everything_is_reported(tmp_path: Path) -> None:
     disk._syncfs = replaced
     with pytest.raises(OSError, match="Input/output error"):
         disk.sync([str(tmp_path / str(number)) for number in range(9)], [])
+    disk.close()
+
+
+@pytest.mark.parametrize(
+    ("release", "synced"),
+    [
+        ("4.19.0-27-amd64", [*map(str, range(9)), "f"]),  # its syncfs is silent about what it could not write
+        ("5.7.19", [*map(str, range(9)), "f"]),
+        ("5.8.0", ["everything", "f"]),  # it is silent when ext4 is shut down; fsync is not
+        ("6.8.0-45-generic", ["everything", "f"]),
+        ("6.13", ["everything"]),
+        ("10.0.1", ["everything"]),
+        ("no number", ["everything"]),
+    ],
+)
+def test_sync_of_everything_is_believed_as_far_as_the_kernel_tells_of_its_faults(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: FakeClock, release: str, synced: list[str]
+) -> None:
+    named = os.uname_result(("Linux", "host", release, "#1", "x86_64"))
+    monkeypatch.setattr(os, "uname", lambda: named)
+    names = [str(number) for number in range(9)]
+    make_tree(tmp_path, {"f": dict.fromkeys(names, b"")})
+    disk = Disk(str(tmp_path / "f"), clock)
+    calls = _Calls(monkeypatch, disk, clock)
+    disk.sync([str(tmp_path / "f" / name) for name in names], [str(tmp_path / "f")])
+    assert calls.take() == synced
     disk.close()
 
 

@@ -25,6 +25,7 @@ from helpers import (
     read_tree,
 )
 from mounts import small_disk
+from pigeonholed import finishing
 from pigeonholed.beneath import path_of
 from pigeonholed.custody import Custody, Renaming
 from pigeonholed.disk import Disk
@@ -366,10 +367,44 @@ class TestPlaces:
 class TestSidecars:
     _PLACE = "_rejected/unsupported"
 
-    def test_sidecar_is_durable_before_its_row_says_filed(self, desk: Desk) -> None:
-        desk.finish(make_rejected(desk.arrive(b"A"), Reason.UNSUPPORTED))
-        assert f"sorted/{self._PLACE}/x.png.reason.json" in desk.ledger.named("sync")[1]
+    def test_sidecar_is_durable_before_it_has_its_name_and_its_name_before_its_row_says_filed(self, desk: Desk) -> None:
+        arrival = desk.arrive(b"A", token="t1")
+        desk.finish(make_rejected(arrival, Reason.UNSUPPORTED))
+        assert desk.names() == ["sync", "plan", "rename", "rename", "sync", "filed"]
+        first, second = desk.ledger.named("sync")
+        assert f"sorted/.pigeonholed/t1/{arrival.key}.json" in first
+        assert f"sorted/{self._PLACE}" in second
         assert desk.output.batch_folders() == []
+
+    def test_sidecar_that_could_not_be_written_in_time_is_durable_before_it_has_its_name(
+        self, desk: Desk, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        arrival = desk.arrive(b"A", token="t1")
+        faults, original = [errno.ENOSPC], finishing._write
+
+        def half(draft: str, plan: Plan) -> None:
+            original(draft, plan)
+            if faults:
+                os.truncate(draft, 5)
+                raise OSError(faults.pop(), "No space left on device")
+
+        monkeypatch.setattr(finishing, "_write", half)
+        files = desk.finish(make_rejected(arrival, Reason.UNSUPPORTED))
+        assert json.loads(files[f"{self._PLACE}/x.png.reason.json"])["arrival"] == arrival.key
+        assert desk.names() == ["sync", "plan", "sync", "rename", "rename", "sync", "filed"]
+        draft = f"sorted/.pigeonholed/t1/{arrival.key}.json"
+        assert [draft in synced for synced in desk.ledger.named("sync")] == [False, True, False]
+
+    def test_sidecars_of_files_that_are_resumed_are_durable_before_they_have_their_names(self, desk: Desk) -> None:
+        arrivals = [desk.arrive(b"A", f"{number}.png", number, token="t1") for number in (1, 2)]
+        print_ = make_rejected(arrivals[0]).fingerprint
+        plans = [
+            Plan(arrival, print_, Placement.REJECTED, f"{self._PLACE}/{arrival.id}.png", reason=Reason.UNSUPPORTED)
+            for arrival in arrivals
+        ]
+        desk.finisher.resume(plans)
+        assert desk.names() == ["sync", *["rename"] * 4]
+        assert desk.ledger.named("sync")[0] == {f"sorted/.pigeonholed/t1/{arrival.key}.json" for arrival in arrivals}
 
     @pytest.mark.parametrize("users_first", [True, False])
     def test_users_own_file_of_that_name_and_the_sidecar_both_stay(self, desk: Desk, users_first: bool) -> None:
