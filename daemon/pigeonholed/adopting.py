@@ -7,6 +7,7 @@ import os
 import secrets
 from typing import TYPE_CHECKING, Any
 
+from pigeonholed.companions import is_companion
 from pigeonholed.contents import sha256_of_open
 from pigeonholed.finishing import explanation_in
 from pigeonholed.images import Placement, mtime_ns_of
@@ -50,6 +51,8 @@ class Adopting:
         if item.path in batch.explained:
             raise Left("a row explains it by now")
         batch.explained.add(item.path)
+        if item.path in batch.sidecars or is_companion(item.path, self._suffixes_of(item.output)):
+            raise Left("it is the sidecar of a picture, and none that is filed has it; move it to that, or away")
         if sidecar_of("") == item.path[-len(sidecar_of("")) :]:
             raise Left("it looks like an explanation of another file")
         said = _explanation_of(item)
@@ -83,6 +86,10 @@ class Adopting:
                 if str(inbox.output) == output.root
             }
         return self._sources[output.root]
+
+    def _suffixes_of(self, output: Output) -> tuple[str, ...]:
+        """The endings of sidecars in an output."""
+        return tuple(suffix for inbox in self._inboxes if str(inbox.output) == output.root for suffix in inbox.sidecars)
 
     def _labels(self, model: str) -> frozenset[str]:
         from pigeonholed.bundle import BundleError

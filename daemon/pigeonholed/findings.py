@@ -24,6 +24,8 @@ class Kind(StrEnum):
     REASON_STRAY = "reason-stray"  # a .reason.json without its file
     IN_FLIGHT = "in-flight"  # a row that is not finished, and no process is at work
     LEFT_OVER = "left-over"  # something in a work or hold folder that no row explains
+    SIDECAR_MISSING = "sidecar-missing"  # a sidecar is not where it was filed, nor beside its picture
+    SIDECAR_MOVED = "sidecar-moved"  # it is beside its picture, under another name or in another folder
     LOST = "lost"  # a row that says so
     UNREADABLE = "unreadable"  # a folder or a file that cannot be looked at
 
@@ -41,11 +43,18 @@ REMEDIES = {
     Kind.REASON_STRAY: "remove it, or put its file back",
     Kind.IN_FLIGHT: "'pigeonholed run' takes it up where it was left",
     Kind.LEFT_OVER: "look at it; if it is a picture, move it into its inbox by hand",
+    Kind.SIDECAR_MISSING: "put it back, or --repair: its picture's row forgets it",
+    Kind.SIDECAR_MOVED: "--repair: its picture's row follows it",
     Kind.LOST: "look for the file in your backups, and drop it again",
     Kind.UNREADABLE: "let this user read it, and look again",
 }
 
-MENDABLE = frozenset({Kind.MISSING, Kind.MOVED, Kind.TWICE, Kind.UNEXPLAINED, Kind.REASON_MISSING})
+MENDABLE = frozenset(
+    {
+        *(Kind.MISSING, Kind.MOVED, Kind.TWICE, Kind.UNEXPLAINED, Kind.REASON_MISSING),
+        *(Kind.SIDECAR_MISSING, Kind.SIDECAR_MOVED),
+    }
+)
 """The kinds that `--repair` can do something about."""
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
+from pigeonholed import company_survey
 from pigeonholed.database import identity_of
 from pigeonholed.errors import Unavailable
 from pigeonholed.findings import Finding, Kind
@@ -25,7 +26,7 @@ from pigeonholed.placing import sidecar_of
 from pigeonholed.snapshot import snapshot
 from pigeonholed.steps import HoldState
 from pigeonholed.surveying import ASIDE, Survey
-from pigeonholed.tables import holds, images
+from pigeonholed.tables import holds, images, sidecars
 from pigeonholed.workfolders import left_over
 
 if TYPE_CHECKING:
@@ -36,8 +37,14 @@ if TYPE_CHECKING:
     from pigeonholed.settings import InboxSettings, Settings
 
 _BATCH = 200
-_PASSING = frozenset({Kind.MISSING, Kind.MOVED, Kind.TWICE, Kind.CHANGED, Kind.REASON_MISSING, Kind.REASON_FOREIGN})
+_PASSING = frozenset(
+    {
+        *(Kind.MISSING, Kind.MOVED, Kind.TWICE, Kind.CHANGED, Kind.REASON_MISSING, Kind.REASON_FOREIGN),
+        *(Kind.SIDECAR_MISSING, Kind.SIDECAR_MOVED),
+    }
+)
 """What may be true for a moment, while a daemon puts the file back or files it."""
+_AWAY = frozenset({Kind.MISSING, Kind.MOVED, Kind.TWICE})
 _GOING_BACK = (HoldState.RETURNING.value, HoldState.RETRYING.value)
 
 
@@ -85,9 +92,8 @@ class Check:
         self._settings = settings
         self._scope = scope
         self._progress = progress or Progress()
-        chosen = [inbox for inbox in settings.inbox if scope.inbox in (None, inbox.name)]
-        self._outputs = list(dict.fromkeys(str(inbox.output) for inbox in chosen if _has_output(inbox)))
-        self._inboxes = chosen
+        self._inboxes = [inbox for inbox in settings.inbox if scope.inbox in (None, inbox.name)]
+        self._outputs: list[str] = []
         self._survey: Survey
         self.rows = self.files = 0
         self.last_id = 0
@@ -99,13 +105,17 @@ class Check:
         Raises:
             Unavailable: an output is not there, or not the one that it was; or the database cannot be read.
         """
+        with snapshot(self._settings) as connection:
+            identity = identity_of(connection.engine)
+        here = (str(inbox.output) for inbox in self._inboxes if _has_output(inbox, identity))
+        self._outputs = list(dict.fromkeys(here))
         numbers = {name: number for number, name in enumerate(self._outputs)}
         inboxes = {inbox.name: numbers.get(str(inbox.output), ASIDE) for inbox in self._settings.inbox}
         self._survey = Survey(self._outputs, self._progress.advances)
         try:
             self._progress.begins("files")
             with snapshot(self._settings) as connection:
-                self._require_outputs(connection)
+                self._require_outputs(connection, identity)
             self.files = self._survey.walk()
             self._progress.begins("rows")
             with snapshot(self._settings) as connection:
@@ -113,14 +123,14 @@ class Check:
                 self._survey.read(connection, inboxes)
             self.unconfigured, self.last_id = self._survey.unconfigured, self._survey.last_id
             yield from self._told(self._of_rows())
+            yield from self._told(company_survey.findings(self._survey, self._scope.inbox))
             yield from self._of_files()
             yield from self._of_unfinished()
         finally:
             self._survey.close()
 
-    def _require_outputs(self, connection: Connection) -> None:
+    def _require_outputs(self, connection: Connection, identity: str | None) -> None:
         """An output whose mount is away must not make all that is filed in it look as if it were gone."""
-        identity = identity_of(connection.engine)
         filed = sa.select(images.c.inbox).where(images.c.status == Status.FILED, images.c.destination.is_not(None))
         for output in self._outputs:
             owner = owner_of(os.path.join(output, PRIVATE))
@@ -157,28 +167,30 @@ class Check:
 
     def _still(self, batch: Sequence[Finding]) -> Iterator[Finding]:
         passing = [finding for finding in batch if finding.kind in _PASSING]
-        places = self._places([finding.image for finding in passing if finding.image is not None])
+        ids = [finding.image for finding in passing if finding.image is not None]
+        places = self._places(ids)
         for finding in batch:
-            stands = finding.kind not in _PASSING or places.get(finding.image) == finding.path
+            stands = finding.kind not in _PASSING or (finding.image, finding.path) in places
             if stands and self._is_so(finding):
                 yield finding
 
-    def _places(self, ids: Sequence[int]) -> dict[int | None, str]:
+    def _places(self, ids: Sequence[int]) -> set[tuple[int | None, str]]:
         """Where the rows say now that files are; those that are not filed, or are being put back, are left out."""
         if not ids:
-            return {}
+            return set()
         going = sa.exists().where(holds.c.image_id == images.c.id, holds.c.state.in_(_GOING_BACK))
         query = sa.select(images.c.id, images.c.destination).where(
             images.c.id.in_(ids), images.c.status == Status.FILED, ~going
         )
         with snapshot(self._settings) as connection:
-            return {row.id: row.destination for row in connection.execute(query)}
+            filed = {(row.id, row.destination) for row in connection.execute(query)}
+            return filed | company_survey.still(connection, ids)
 
     def _is_so(self, finding: Finding) -> bool:
         path = os.path.join(finding.folder, from_text(finding.path))
-        if finding.kind is Kind.MISSING:
+        if finding.kind in {Kind.MISSING, Kind.SIDECAR_MISSING}:
             return not os.path.lexists(path)
-        if finding.kind is Kind.MOVED:
+        if finding.kind in {Kind.MOVED, Kind.SIDECAR_MOVED}:
             return os.path.lexists(os.path.join(finding.folder, from_text(finding.facts["found"])))
         if finding.kind is Kind.REASON_MISSING:
             return not os.path.lexists(sidecar_of(path))
@@ -193,7 +205,10 @@ class Check:
             self._survey.filed(self._scope.inbox), key=lambda row: (row["output"], row["destination"])
         ):
             rows = list(group)
-            yield from judge.place(self._outputs[number], rows)
+            for finding in judge.place(self._outputs[number], rows):
+                if finding.kind in _AWAY and finding.image is not None:
+                    self._survey.note_elsewhere(finding.image, finding.facts.get("found"))
+                yield finding
             self.rows += len(rows)
             self._progress.advances(len(rows))
 
@@ -237,7 +252,11 @@ class Check:
             images.c.id > self._survey.last_id, images.c.destination.in_([*paths, *_without_suffix(paths)])
         )
         with snapshot(self._settings) as connection:
-            return set(connection.scalars(query))
+            known = set(connection.scalars(query))
+            later = sa.select(sidecars.c.destination).where(
+                sidecars.c.image_id > self._survey.last_id, sidecars.c.destination.in_(paths)
+            )
+            return known | set(connection.scalars(later))
 
     def _of_unfinished(self) -> Iterator[Finding]:
         for row in self._survey.lost(self._scope.inbox):
@@ -261,11 +280,11 @@ class Check:
                 yield Finding(Kind.IN_FLIGHT, path, "is half way back to its inbox", inbox=inbox, image=number)
 
 
-def _has_output(inbox: InboxSettings) -> bool:
-    """Whether files of an inbox are in an output: where they stay, only those of another time."""
+def _has_output(inbox: InboxSettings, identity: str | None) -> bool:
+    """Whether files of an inbox are in an output: where they stay, only those of another time, which made it ours."""
     if inbox.output is None:
         return False
-    return inbox.action != "none" or owner_of(os.path.join(inbox.output, PRIVATE)) is not None
+    return inbox.action != "none" or owner_of(os.path.join(inbox.output, PRIVATE)) == identity
 
 
 def _explanation_in(path: str) -> dict[str, Any] | None:

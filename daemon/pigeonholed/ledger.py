@@ -460,14 +460,22 @@ class Ledger:
         return self._last_id
 
     def placed_since(self, last_id: int, paths: Sequence[str]) -> set[str]:
-        """Which of these places rows with a higher id than that claim."""
+        """Which of these places rows with a higher id than that claim, for a picture or its sidecar."""
         columns, texts = tables.images.c, [to_text(path) for path in paths]
         query = sa.select(columns.destination).where(
             columns.id > last_id,
             columns.destination.in_(texts),
             columns.status.in_([Status.PLANNED.value, Status.FILED.value]),
         )
-        return {from_text(row.destination) for row in self._read(query)}
+        sidecars = tables.sidecars.c
+        beside = sa.select(sidecars.destination).where(sidecars.image_id > last_id, sidecars.destination.in_(texts))
+        return {from_text(row.destination) for row in (*self._read(query), *self._read(beside))} if texts else set()
+
+    def beside_pictures(self, paths: Sequence[str]) -> set[str]:
+        """Which of these places a picture's sidecar has, or had when its picture was filed; a walk through all."""
+        column = tables.sidecars.c.destination
+        query = sa.select(column).where(column.in_([to_text(path) for path in paths]))
+        return {from_text(row.destination) for row in self._read(query)} if paths else set()
 
     def labels_of(self, model: str) -> set[str]:
         """Every label that a version of this model ever had, as far as one was loaded for this database."""
@@ -475,7 +483,12 @@ class Ledger:
         return {str(label) for row in self._read(query) for label in row.labels}
 
     def amend(
-        self, *, gone: Sequence[tuple[int, str]], moved: Sequence[tuple[int, str]], found: Sequence[Found]
+        self,
+        *,
+        gone: Sequence[tuple[int, str]],
+        moved: Sequence[tuple[int, str]],
+        found: Sequence[Found],
+        followed: Sequence[tuple[int, str, str | None]] = (),
     ) -> None:
         """Bring results into line with the disk, in one transaction.
 
@@ -483,6 +496,7 @@ class Ledger:
             gone: ids of results whose files nobody finds, each with a sentence.
             moved: ids of results that somebody has moved, each with its place now.
             found: files that no row explained; durable where they are.
+            followed: sidecars: id of the picture, place that is recorded, and place now; None for those that are gone.
         """
         now = datetime.now(UTC)
         steps = self._steps
@@ -491,6 +505,13 @@ class Ledger:
                 Change(steps.gone, [{"b_id": number, "b_detail": detail} for number, detail in gone]),
                 Change(steps.follow, [{"b_id": number, "b_destination": to_text(place)} for number, place in moved]),
                 Change(steps.found, [_found_row(one, now) for one in found]),
+                Change(
+                    steps.companion_followed,
+                    [
+                        {"b_id": number, "b_from": to_text(old), "b_destination": new and to_text(new)}
+                        for number, old, new in followed
+                    ],
+                ),
             ]
         )
 

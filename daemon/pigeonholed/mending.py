@@ -16,6 +16,7 @@ import structlog
 
 from pigeonholed import beneath
 from pigeonholed.adopting import Adopting
+from pigeonholed.companions import is_companion
 from pigeonholed.contents import holds, sha256_of_open
 from pigeonholed.disk import is_there
 from pigeonholed.findings import Kind
@@ -91,13 +92,16 @@ class Mender:
         for output in {item.output for item in items}:
             output.require()
         ids = [number for item in items for number in (item.image, item.other) if number is not None]
-        unexplained = [item.path for item in items if item.kind is Kind.UNEXPLAINED]
-        batch = Batch(self._ledger.filed_of(ids), self._ledger.placed_since(since, unexplained))
+        new = [item.found or item.path for item in items if item.kind in (Kind.UNEXPLAINED, Kind.SIDECAR_MOVED)]
+        rows, explained = self._ledger.filed_of(ids), self._ledger.placed_since(since, new)
+        batch = Batch(rows, explained, self._ledger.beside_pictures(new))
         ways: dict[Kind, Callable[[Item, Batch], str]] = {
             Kind.MISSING: self._gone,
             Kind.TWICE: self._twice,
             Kind.MOVED: self._moved,
             Kind.REASON_MISSING: self._explained,
+            Kind.SIDECAR_MISSING: self._sidecar_gone,
+            Kind.SIDECAR_MOVED: self._sidecar_moved,
             Kind.UNEXPLAINED: Adopting(self._ledger, self._inboxes, self._store).adopt,
         }
         told: list[tuple[bool, str]] = []
@@ -111,8 +115,14 @@ class Mender:
         for output in batch.files.keys() | batch.folders.keys():
             output.disk.sync(batch.files.get(output, []), batch.folders.get(output, set()))
             output.require()  # it was there all the while, and nothing only seemed to be missing
-        self._ledger.amend(gone=batch.gone, moved=batch.moved, found=batch.found)
-        log.info("rows_mended", gone=len(batch.gone), moved=len(batch.moved), found=len(batch.found))
+        self._ledger.amend(gone=batch.gone, moved=batch.moved, found=batch.found, followed=batch.followed)
+        log.info(
+            "rows_mended",
+            gone=len(batch.gone),
+            moved=len(batch.moved),
+            found=len(batch.found),
+            sidecars=len(batch.followed),
+        )
         return told
 
     def _gone(self, item: Item, batch: Batch) -> str:
@@ -149,6 +159,28 @@ class Mender:
         batch.keep(item.output, item.found)
         batch.moved.append((row.id, item.found))
         return f"its row says {to_text(item.found)} now"
+
+    def _sidecar_gone(self, item: Item, batch: Batch) -> str:
+        row = _row_beside(item, batch)
+        if is_there(os.path.join(item.output.root, item.path)):
+            raise Left("it is there again")
+        batch.keep_names(item.output, item.path)
+        batch.followed.append((row.id, item.path, None))
+        return "its picture's row has forgotten it"
+
+    def _sidecar_moved(self, item: Item, batch: Batch) -> str:
+        row = _row_beside(item, batch)
+        if item.found is None or not is_companion(item.found, (os.path.splitext(item.path)[1].lower(),)):
+            raise Left("nobody knows where it is")
+        if is_there(os.path.join(item.output.root, item.path)):
+            raise Left("it is there again")
+        if item.found in batch.explained:
+            raise Left(f"{to_text(item.found)} belongs to another picture by now")
+        with opened(item.output, item.found):
+            batch.keep(item.output, item.found)
+        batch.explained.add(item.found)
+        batch.followed.append((row.id, item.path, item.found))
+        return f"its picture's row says {to_text(item.found)} now"
 
     def _explained(self, item: Item, batch: Batch) -> str:
         row = _row(item, batch)
@@ -187,4 +219,12 @@ def _row(item: Item, batch: Batch) -> Filed:
     row = batch.rows.get(item.image or 0)
     if row is None or row.destination != item.path:
         raise Left("its row says something else by now")
+    return row
+
+
+def _row_beside(item: Item, batch: Batch) -> Filed:
+    """The row of the picture that a sidecar was filed with."""
+    row = batch.rows.get(item.image or 0)
+    if row is None or item.path not in {companion.destination for companion in row.companions}:
+        raise Left("its picture's row says something else by now")
     return row

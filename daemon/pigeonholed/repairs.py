@@ -43,9 +43,11 @@ class Batch:
 
     rows: Mapping[int, Filed]
     explained: set[str]
+    sidecars: set[str]
     gone: list[tuple[int, str]] = field(default_factory=list)
     moved: list[tuple[int, str]] = field(default_factory=list)
     found: list[Found] = field(default_factory=list)
+    followed: list[tuple[int, str, str | None]] = field(default_factory=list)
     files: dict[Output, list[str]] = field(default_factory=dict)
     folders: dict[Output, set[str]] = field(default_factory=dict)
 

@@ -9,11 +9,12 @@ from __future__ import annotations
 import os
 import sqlite3
 import stat
-from itertools import islice
+from itertools import groupby, islice
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
+from pigeonholed import company_survey
 from pigeonholed.images import Status
 from pigeonholed.output import PRIVATE
 from pigeonholed.paths import to_text
@@ -32,6 +33,7 @@ ELSEWHERE = -1
 ASIDE = -2
 """The output of rows whose inbox has another one than those that are looked at."""
 
+_COMPANION = ("id", "output", "inbox", "picture", "place", "part", "source", "destination")
 FLYING = (Status.CLAIMED, Status.INGESTED, Status.PLANNED)
 _TABLES = """
     CREATE TABLE entries (output INTEGER, path TEXT, size INTEGER, regular INTEGER);
@@ -40,14 +42,21 @@ _TABLES = """
     CREATE TABLE flying (id INTEGER, inbox TEXT, path TEXT, status TEXT, token TEXT, arrival TEXT);
     CREATE TABLE lost (id INTEGER, inbox TEXT, path TEXT, detail TEXT);
     CREATE TABLE orphans (output INTEGER, path TEXT, size INTEGER, sha256 TEXT, taken INTEGER DEFAULT 0);
+    CREATE TABLE companions (id INTEGER, output INTEGER, inbox TEXT, picture TEXT, place TEXT, part INTEGER,
+                             source TEXT, destination TEXT);
+    CREATE TABLE known (output INTEGER, path TEXT);
+    CREATE TABLE elsewhere (id INTEGER PRIMARY KEY, found TEXT);
 """
 _INDICES = """
     CREATE INDEX entries_by_path ON entries (output, path);
     CREATE INDEX rows_by_place ON rows (destination, output);
+    CREATE INDEX known_by_path ON known (path, output);
+    CREATE INDEX companions_by_id ON companions (id);
     INSERT INTO orphans (output, path, size)
         SELECT output, path, size FROM entries e
         WHERE regular AND NOT EXISTS (
-            SELECT 1 FROM rows r WHERE r.destination = e.path AND r.output IN (e.output, -1));
+            SELECT 1 FROM rows r WHERE r.destination = e.path AND r.output IN (e.output, -1))
+        AND NOT EXISTS (SELECT 1 FROM known k WHERE k.path = e.path AND k.output IN (e.output, -1));
     CREATE INDEX orphans_by_path ON orphans (output, path);
     CREATE INDEX orphans_by_size ON orphans (output, size);
     CREATE INDEX orphans_by_hash ON orphans (output, sha256);
@@ -111,7 +120,22 @@ class Survey:
             self._take_rows(page, inboxes)
             self.last_id = page[-1].id
             self._on_seen(len(page))
+        self._read_companions(connection, inboxes)
         self._scratch.executescript(_INDICES)
+
+    def _read_companions(self, connection: Connection, inboxes: Mapping[str, int]) -> None:
+        """Take in the sidecars, and where files are that are being filed anew: they explain files, too."""
+        left = ((inboxes.get(inbox, ELSEWHERE), path) for inbox, path in company_survey.left_by_moves(connection))
+        self._take("known", left)
+        for page in company_survey.read(connection):
+            for _number, group in groupby(page, key=lambda row: row["id"]):
+                parts = [row | {"output": inboxes.get(row["inbox"], ELSEWHERE)} for row in group]
+                output, planned = parts[0]["output"], company_survey.places(parts, parts[0]["place"])
+                if parts[0]["status"] == Status.PLANNED:
+                    self._take("known", ((output, path) for path in planned))
+                else:
+                    self._take("companions", (tuple(part[name] for name in _COMPANION) for part in parts))
+                self._take("known", ((output, part["destination"]) for part in parts))
 
     def filed(self, inbox: str | None) -> Iterator[dict[str, Any]]:
         """Each filed row of a known output beside what is in its place, by place and the newest first.
@@ -148,7 +172,8 @@ class Survey:
         """What is no regular file and that no row speaks of."""
         return self._ask(
             "SELECT output, path FROM entries e WHERE NOT regular AND NOT EXISTS ("
-            "SELECT 1 FROM rows r WHERE r.destination = e.path AND r.output IN (e.output, -1)) ORDER BY output, path"
+            "SELECT 1 FROM rows r WHERE r.destination = e.path AND r.output IN (e.output, -1)) AND NOT EXISTS ("
+            "SELECT 1 FROM known k WHERE k.path = e.path AND k.output IN (e.output, -1)) ORDER BY output, path"
         )
 
     def claim_orphan(
@@ -176,6 +201,29 @@ class Survey:
         path = next((path for path in paths if path.rpartition("/")[2] == name), paths[0])
         self._scratch.execute("UPDATE orphans SET taken = 1 WHERE output = ? AND path = ?", (output, path))
         return str(path)
+
+    def claim_place(self, output: int, path: str) -> bool:
+        """Whether a file that no row explains, and that was not given away, is at a path; it is, from now on."""
+        query = "UPDATE orphans SET taken = 1 WHERE output = ? AND path = ? AND NOT taken"
+        return self._scratch.execute(query, (output, path)).rowcount > 0
+
+    def note_elsewhere(self, image: int, found: str | None) -> None:
+        """A picture is not in its place; where it was found, if it was."""
+        self._scratch.execute("INSERT OR REPLACE INTO elsewhere VALUES (?, ?)", (image, found))
+
+    def companions_missing(self, inbox: str | None) -> Iterator[dict[str, Any]]:
+        """The sidecars that were not in their places, of pictures that are somewhere; `found`: not in their own."""
+        return self._ask(
+            "SELECT c.*, m.found FROM companions c LEFT JOIN elsewhere m ON m.id = c.id "
+            "WHERE c.output >= 0 AND (?1 IS NULL OR c.inbox = ?1) AND (m.id IS NULL OR m.found IS NOT NULL) "
+            "AND NOT EXISTS (SELECT 1 FROM entries e WHERE e.output = c.output AND e.path = c.destination AND regular) "
+            "ORDER BY c.id, c.part",
+            (inbox,),
+        )
+
+    def companions_of(self, image: int) -> list[dict[str, Any]]:
+        """All sidecars of a picture."""
+        return list(self._ask("SELECT * FROM companions WHERE id = ? ORDER BY part", (image,)))
 
     def is_filed(self, output: int, destination: str, outcome: str) -> bool:
         """Whether a row says that there is something of that outcome there, or will be."""

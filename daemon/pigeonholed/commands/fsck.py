@@ -49,9 +49,14 @@ def command(
       reason-missing  a rejected file lacks .reason.json    --repair: written anew
       reason-foreign  its .reason.json is another's         a person decides
       reason-stray    a .reason.json without its file       a person decides
+      sidecar-moved   a sidecar is beside its picture, but  --repair: row follows it
+                      not where it was filed
+      sidecar-missing it is not there at all                --repair: row forgets it
       in-flight       a row is not finished, no daemon runs 'pigeonholed run' takes it up
       left-over       a work folder holds what no row knows a person decides
       lost, row, database, unreadable                       a person decides
+
+    What is in a sidecar is its owner's to change, and no row is ever made of one.
 
     Nothing is changed without --repair. With it, only rows are, by the running daemon or, where none runs, here; no
     file of yours is moved, overwritten or removed, and a kill at any moment leaves every row true. After an older
@@ -133,7 +138,7 @@ def _show(finding: Finding, how: tuple[bool, str] | None, *, as_json: bool) -> N
     row = "" if finding.image is None else f" (row {finding.image})"
     end = told["remedy"] if how is None else f"{'mended' if how[0] else 'left'}: {how[1]}"
     # Names are their droppers', and may try to paint or to forge.
-    click.echo(one_line(f"{finding.kind:<14}  {finding.path}{row} {finding.what}; {end}"))
+    click.echo(one_line(f"{finding.kind:<15}  {finding.path}{row} {finding.what}; {end}"))
 
 
 def _sum_up(check: Check, found: int, mended: int) -> None:
