@@ -17,9 +17,11 @@ COVERAGE := $(addprefix tests/unit/test_,$(addsuffix .py,beneath claiming copy_c
 	$(addprefix tests/integration/test_,$(addsuffix .py,copying duplicates ledger recovery refiling returning sidecars \
 	staying tenure writer))
 
-# The tests of the whole program, once more, each working folder with a database on a server.
-ON_POSTGRES := tests/pipeline $(addprefix tests/integration/test_,$(addsuffix .py,absence commands conservation copying \
-	hostile_names odd_files operations reload swaps)) $(addprefix tests/crash/test_,$(addsuffix .py,kill pauses poison))
+# The tests of the whole program, once more, each working folder with a database on a server. What asks for a database of
+# each kind (the fixtures `db`, `migrated_url`) is left out: `make test` runs it on both.
+ON_POSTGRES := tests/pipeline $(addprefix tests/integration/test_,$(addsuffix .py,absence choosing_results commands \
+	conservation copying duplicates fsck hostile_names odd_files operations reclassify reclassifying recovery refiling \
+	reload sidecars staying swaps)) $(addprefix tests/crash/test_,$(addsuffix .py,kill pauses poison))
 
 .PHONY: help install install-ray demo test test-postgres coverage mutants lint bench accuracy trust soak endurance
 .DELETE_ON_ERROR:

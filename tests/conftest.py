@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import shutil
 import threading
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy.engine import Engine
@@ -20,6 +22,9 @@ from pigeonholed.writer import Writer
 from records_of import ON_POSTGRES
 from servers import Server, shared_server
 
+_LEFT_OUT = pytest.StashKey[Mapping[str, int]]()
+_OF_BOTH_KINDS = {"empty_url", "migrated_url"}
+
 
 @pytest.fixture(scope="session")
 def migrated_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -32,11 +37,39 @@ def migrated_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Under `make test-postgres`, leave out what is about SQLite's file; pytest says how many."""
+    """Under `make test-postgres`, leave out what is about SQLite's file, and what `make test` runs on both kinds."""
     if ON_POSTGRES:
-        left_out = [item for item in items if item.get_closest_marker("sqlite")]
+        reasons = [_reason_to_leave_out(item) for item in items]
+        config.stash[_LEFT_OUT] = Counter(reason for reason in reasons if reason is not None)
+        left_out = [item for item, reason in zip(items, reasons, strict=True) if reason is not None]
         config.hook.pytest_deselected(items=left_out)
-        items[:] = [item for item in items if item not in left_out]
+        items[:] = [item for item, reason in zip(items, reasons, strict=True) if reason is None]
+
+
+def _reason_to_leave_out(item: pytest.Item) -> str | None:
+    if item.get_closest_marker("sqlite"):
+        return "about the file of SQLite"
+    if _OF_BOTH_KINDS & set(getattr(item, "fixturenames", ())):
+        return "run on SQLite and on Postgres by make test"
+    return None
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """A process of pytest-xdist tells the one that started it what it has left out."""
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["left_out"] = dict(session.config.stash.get(_LEFT_OUT, {}))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """They have all collected the same."""
+    node.config.stash[_LEFT_OUT] = getattr(node, "workeroutput", {}).get("left_out", {})
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """Say how many were left out, and why."""
+    for reason, number in config.stash.get(_LEFT_OUT, {}).items():
+        terminalreporter.write_line(f"{number} tests left out: {reason}")
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -278,7 +278,7 @@ class Life:
             raise SystemExit(1)
 
     def _address(self) -> str:
-        return self.database.url.removeprefix("sqlite:///")
+        return self.database.url.removeprefix("sqlite:///").replace("postgresql+psycopg:", "postgresql:")
 
     def _at_rest(self, count: int) -> bool:
         waiting = [

@@ -51,3 +51,14 @@ def change(database: Database, statement: str) -> None:
     with closing(sqlite3.connect(database)) as connection:
         connection.execute(statement)
         connection.commit()
+
+
+def ask(database: Database, statement: str, *values: object) -> list[tuple[Any, ...]]:
+    """Run a statement with a `?` for each value, and commit; the rows that it gives."""
+    if isinstance(database, str):
+        with psycopg.connect(database) as server:
+            query = statement.replace("?", "%s") if values else statement
+            cursor = server.execute(query, values or None)  # type: ignore[call-overload]
+            return cursor.fetchall() if cursor.description else []
+    with closing(sqlite3.connect(database)) as connection, connection:
+        return connection.execute(statement, values).fetchall()

@@ -25,6 +25,8 @@ from pathlib import Path
 import psycopg
 from sqlalchemy.engine import URL, make_url
 
+from records_of import ON_POSTGRES, Database
+
 _USER = "pgserver"  # the server refuses to run as root
 _PASSWORD = "l@t:m/e%in"  # with characters that a URL must escape
 _MOST = 60  # connections
@@ -214,3 +216,27 @@ def shared_server() -> Server:
     """The one named by PIGEONHOLED_TEST_POSTGRES, else one of our own that ends with this process."""
     named = os.environ.get("PIGEONHOLED_TEST_POSTGRES")
     return OwnServer.make_one() if named is None else Server(make_url(named).set(drivername="postgresql+psycopg"))
+
+
+def put_database(place: Path, migrated_file: Path) -> None:
+    """Give a folder a database of the newest schema: a copy of the SQLite file, or one on the server."""
+    if ON_POSTGRES:
+        (place / "address").write_text(shared_server().make_migrated())
+    else:
+        shutil.copy(migrated_file, place / "pigeonholed.db")
+
+
+def address_in(place: Path) -> str:
+    """Where the database is that a folder was given."""
+    return (place / "address").read_text() if ON_POSTGRES else f"sqlite:///{place / 'pigeonholed.db'}"
+
+
+def database_in(place: Path) -> Database:
+    """The same, for those who look into it behind the program's back."""
+    return plain(address_in(place)) if ON_POSTGRES else place / "pigeonholed.db"
+
+
+def take_database(place: Path) -> None:
+    """Remove what a folder was given on a server; a file stays with the folder."""
+    if ON_POSTGRES:
+        shared_server().drop(address_in(place))

@@ -76,14 +76,19 @@ def _row(number: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A configuration whose database holds results."""
+@pytest.fixture(scope="module", params=["sqlite", "postgres"])
+def config(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A configuration whose database holds results, once for each kind that is served."""
     root = tmp_path_factory.mktemp("export")
+    url = f"sqlite:///{root}/pigeonholed.db"
+    if request.param == "postgres":
+        url = request.getfixturevalue("postgres").make()
     (root / "inbox").mkdir()
     file = root / "pigeonholed.toml"
-    file.write_text('[[inbox]]\nname = "camera"\npath = "inbox"\noutput = "sorted"\nmodel = "tiny"\n')
-    engine = database.connect(f"sqlite:///{root}/pigeonholed.db")
+    file.write_text(
+        f'[[inbox]]\nname = "camera"\npath = "inbox"\noutput = "sorted"\nmodel = "tiny"\n[database]\nurl = "{url}"\n'
+    )
+    engine = database.connect(url)
     database.upgrade(engine)
     with engine.begin() as connection:
         connection.execute(images.insert(), [_row(number) for number in range(1, ROWS + 1)])

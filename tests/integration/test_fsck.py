@@ -10,7 +10,7 @@ import shutil
 import signal
 import sqlite3
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,9 @@ from forking import Forker, forking
 from pigeonholed.cli import cli
 from pigeonholed.findings import Kind
 from pigeonholed.paths import from_text
+from records_of import ON_POSTGRES, ask
 from running import Workspace, drop_twenty, environment, picture, until
+from servers import shared_server
 
 
 @pytest.fixture(scope="module")
@@ -59,8 +61,7 @@ def kinds(found: Sequence[dict[str, Any]]) -> dict[str, list[str]]:
 
 
 def query(site: Workspace, text: str, *values: object) -> list[tuple[Any, ...]]:
-    with closing(sqlite3.connect(site.database)) as connection, connection:
-        return connection.execute(text, values).fetchall()
+    return ask(site.database, text, *values)
 
 
 def results(site: Workspace) -> dict[int, tuple[str, str, str]]:
@@ -72,6 +73,28 @@ def id_of(site: Workspace, destination: str) -> int:
     ((number,),) = query(site, "SELECT id FROM images WHERE destination = ? AND status = 'filed'", destination)
     assert isinstance(number, int)
     return number
+
+
+def backup_of(site: Workspace) -> Callable[[], None]:
+    """Copy the database as it is now; what comes back puts the copy in its place."""
+    if ON_POSTGRES:
+        assert site.url is not None
+        url = shared_server().make(site.url)
+
+        def name_the_copy() -> None:
+            site.config.write_text(site.config.read_text().replace(str(site.url), url))
+            site.url = url
+
+        return name_the_copy
+    backup = site.root / "backup.db"
+    query(site, "VACUUM INTO ?", str(backup))
+
+    def replace() -> None:
+        for suffix in ("", "-wal", "-shm"):
+            Path(f"{site.database}{suffix}").unlink(missing_ok=True)
+        backup.rename(site.database)
+
+    return replace
 
 
 def move(site: Workspace, source: str, target: str) -> None:
@@ -188,16 +211,13 @@ def test_repair_makes_rows_true_and_leaves_files_alone(site: Workspace) -> None:
 
 
 def test_older_copy_of_the_database_is_made_true_again(site: Workspace) -> None:
-    backup = site.root / "backup.db"
-    query(site, "VACUUM INTO ?", str(backup))
+    put_back = backup_of(site)
     for serial in range(100, 106):
         site.drop(f"later/{serial}.png", picture(220 - 30 * (serial % 2), 60, 40, serial))
     site.drop("later/grey.png", picture(120, 60, 120, 9))
     site.drop("later/broken.png", b"no picture at all")
     assert site.run("run", "--once").returncode == 0
-    for suffix in ("", "-wal", "-shm"):
-        Path(f"{site.database}{suffix}").unlink(missing_ok=True)
-    backup.rename(site.database)
+    put_back()
     found = kinds(fsck(site))
     assert len(found["unexplained"]) == 8
     assert set(found) == {"unexplained"}
@@ -293,6 +313,7 @@ def test_names_that_would_paint_or_forge_are_printable_and_read_back(site: Works
     assert from_text(text) == name
 
 
+@pytest.mark.sqlite
 def test_damaged_database_is_told(site: Workspace) -> None:
     query(site, "PRAGMA wal_checkpoint(TRUNCATE)")
     with closing(sqlite3.connect(site.database)) as connection:

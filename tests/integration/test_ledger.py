@@ -15,9 +15,10 @@ from helpers import make_arrival
 from pigeonholed import tables
 from pigeonholed.disk import WAITED_FOR
 from pigeonholed.images import Arrival, Fingerprint, Placement, Prediction, Reason, Status
-from pigeonholed.ledger import Found, Hold, Ledger, Plan
+from pigeonholed.ledger import Copied, Found, Hold, Ledger, Plan
 from pigeonholed.paths import from_text
 from pigeonholed.results import Selection
+from pigeonholed.settling import Signature
 from pigeonholed.writer import Writer
 
 _SHA = "ab" * 32
@@ -331,6 +332,13 @@ def test_model_that_served_before_is_known_and_nobody_guesses_without_a_database
     assert ledger.reachable
     _lose(db)
     assert not ledger.has_served("d" * 64)
+
+
+def test_next_process_knows_what_was_copied(db: Engine, ledger: Ledger, writer: Writer) -> None:
+    copied = Copied(Signature(1, 2, 3, 4), _SHA, 7)
+    ledger.remember_inbox("camera", "/camera")
+    ledger.remember("camera", [("x.png", copied)])
+    assert Ledger(db, writer).copied("camera", ["x.png", "y.png"]) == {"x.png": copied}
 
 
 def test_database_that_is_away_does_not_make_copied_files_new(db: Engine, ledger: Ledger) -> None:

@@ -10,7 +10,6 @@ import errno
 import hashlib
 import os
 import random
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -56,8 +55,10 @@ from pigeonholed.serving import Policy
 from pigeonholed.statistics import Statistics
 from pigeonholed.watching import Rules, Watch
 from pigeonholed.writer import Writer
+from records_of import ON_POSTGRES
+from servers import address_in, database_in, put_database, take_database
 
-THOROUGH = "PIGEONHOLED_TEST_KILLS" in os.environ  # `make soak`
+THOROUGH = "PIGEONHOLED_TEST_KILLS" in os.environ and not ON_POSTGRES  # `make soak`
 CONTENT = png()
 TOKEN = "7" * 16
 
@@ -457,7 +458,7 @@ class Life:
     def __init__(self, place: Path, custody: str) -> None:
         self.place = place
         self.custody = custody
-        self.db = database.connect(f"sqlite:///{place / 'pigeonholed.db'}")
+        self.db = database.connect(address_in(place))
         self.writer = Writer(self.db)
         self.writer.start()
         self.output: Output | None = None
@@ -498,6 +499,7 @@ class Life:
             self.output.disk.close()
             os.close(self.output._lock.fd)
         self.writer.stop()
+        self.db.dispose()
 
 
 _DROPPED = {
@@ -518,7 +520,7 @@ def _prepare(place: Path, migrated_file: Path, elsewhere: Path | None = None) ->
         make_tree(place / "inbox", _DROPPED)
     else:
         (place / "inbox").symlink_to(make_tree(elsewhere / place.name, _DROPPED))
-    shutil.copy(migrated_file, place / "pigeonholed.db")
+    put_database(place, migrated_file)
 
 
 def _live(place: Path, custody: str) -> bool:
@@ -545,8 +547,9 @@ def _judge(place: Path, custody: str) -> None:
     dropped = [
         auditor.Dropped(os.fsencode(path), hashlib.sha256(content).hexdigest()) for path, content in _DROPPED.items()
     ]
-    findings = auditor.audit(dropped, [place / "inbox"], place / "sorted", place / "pigeonholed.db", inbox_keeps=keeps)
+    findings = auditor.audit(dropped, [place / "inbox"], place / "sorted", database_in(place), inbox_keeps=keeps)
     assert not findings, lines(findings)
+    take_database(place)
 
 
 def _is_sidecar(path: str, files: dict[str, bytes]) -> bool:
@@ -591,7 +594,7 @@ def test_killed_before_or_after_any_step_nothing_is_lost_and_nothing_is_there_tw
         assert not _live(place, custody)
         _judge(place, custody)
         # The instant after a step is the one before the next, so every second finds the same disk.
-        killed += 1 if custody == "renaming" or THOROUGH else 2
+        killed += 1 if THOROUGH or (custody == "renaming" and not ON_POSTGRES) else 2
     killer.spare()
     _judge(place, custody)
     assert killed > 60  # the run has that many steps, and each was survived
@@ -602,7 +605,7 @@ def test_killed_again_and_again_even_while_it_recovers(
     tmp_path: Path, migrated_file: Path, custody: str, elsewhere: Path | None, killer: Killer
 ) -> None:
     chance = random.Random(20260101)
-    for trial in range(25 if custody == "renaming" or THOROUGH else 10):
+    for trial in range(25 if THOROUGH or (custody == "renaming" and not ON_POSTGRES) else 10):
         place = tmp_path / str(trial)
         _prepare(place, migrated_file, elsewhere)
         for _ in range(6):

@@ -29,7 +29,9 @@ from pigeonholed.placing import Placer
 from pigeonholed.recovery import recover
 from pigeonholed.refiling import Refiler
 from pigeonholed.refilings import Candidate, Choice, Refiling, Refilings, Result
+from pigeonholed.results import Selection
 from pigeonholed.writer import Writer
+from servers import address_in, put_database, take_database
 
 CONTENT = b"A"
 OLD = Prediction("tiny", 1, (("cat", 0.9), ("dog", 0.1)))
@@ -285,7 +287,7 @@ class TestCandidates:
                 5: {"inbox": "another"},
             }.items():
                 connection.execute(sa.update(tables.images).where(tables.images.c.id == number).values(changed))
-        desk.ledger.begin_return(desk.ledger.filed(image=6), hold=True)
+        desk.ledger.begin_return(desk.ledger.filed(Selection(image=6)), hold=True)
         assert [one.arrival.id for one in desk.records.candidates(Choice("camera"), 0, 99, 9)[0]] == [1]
 
     def test_they_are_chosen_by_outcome_and_by_who_said_so(self, desk: Desk) -> None:
@@ -456,10 +458,10 @@ def killer(monkeypatch: pytest.MonkeyPatch) -> Iterator[Killer]:
 def _lives(place: Path, migrated_file: Path, killer: Killer, kills: list[int]) -> tuple[bool, Desk, Writer]:
     """Three files that are to be filed anew, by one process after another; whether the first was killed."""
     place.mkdir()
-    shutil.copy(migrated_file, place / "pigeonholed.db")
+    put_database(place, migrated_file)
     killed = False
     for life, instant in enumerate([*kills, -1]):
-        db = database.connect(f"sqlite:///{place / 'pigeonholed.db'}")
+        db = database.connect(address_in(place))
         writer = Writer(db)
         writer.start()
         output = Output.open(place / "sorted", None)
@@ -522,6 +524,7 @@ def test_killed_before_or_after_any_step_each_file_is_where_its_row_says(
         killed, desk, writer = _lives(tmp_path / str(instant), migrated_file, killer, [instant])
         _judge(desk)
         _end(desk, writer)
+        take_database(tmp_path / str(instant))
         if not killed:
             break
         instant += 1
@@ -534,6 +537,7 @@ def test_killed_again_while_it_takes_up_what_was_left(tmp_path: Path, migrated_f
             _killed, desk, writer = _lives(tmp_path / f"{first}-{second}", migrated_file, killer, [first, second])
             _judge(desk)
             _end(desk, writer)
+            take_database(tmp_path / f"{first}-{second}")
 
 
 def _raising(code: int) -> Any:

@@ -8,9 +8,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-import sqlite3
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -48,6 +46,7 @@ from pigeonholed.settings import InboxSettings
 from pigeonholed.settling import signature_of
 from pigeonholed.staying import Staying, look_again, open_in_place
 from pigeonholed.watching import Rules, Watch
+from records_of import ask
 from running import LOOKING, Workspace, environment, picture
 
 CONTENT = png()
@@ -510,9 +509,8 @@ class Place:
         return self.filed()
 
     def filed(self) -> list[tuple[str, str | None]]:
-        with closing(sqlite3.connect(f"file:{self.workspace.database}?mode=ro", uri=True)) as connection:
-            query = "SELECT source_path, destination FROM images WHERE status = 'filed' ORDER BY 1, 2"
-            return [(path, destination) for path, destination in connection.execute(query)]
+        query = "SELECT source_path, destination FROM images WHERE status = 'filed'"
+        return sorted(ask(self.workspace.database, query), key=repr)
 
     def ask(self, request: str, **arguments: Any) -> Any:
         return alone(load_settings(self.workspace.config))(request, arguments)

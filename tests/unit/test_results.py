@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 
+from pigeonholed import database
 from pigeonholed.images import Placement, Reason
 from pigeonholed.results import Selection, WrongSelection, pattern_of
 from pigeonholed.tables import images, metadata
@@ -41,9 +43,11 @@ def _insert(connection: sa.Connection) -> None:
     )  # fmt: skip
 
 
-@pytest.fixture
-def connection() -> Any:
-    engine = sa.create_engine("sqlite://")
+@pytest.fixture(scope="module", params=["sqlite", "postgres"])
+def connection(request: pytest.FixtureRequest) -> Iterator[sa.Connection]:
+    """On rows of each kind of database."""
+    url = "sqlite://" if request.param == "sqlite" else request.getfixturevalue("postgres").make()
+    engine = database.connect(url)
     metadata.create_all(engine)
     with engine.begin() as connection:
         _insert(connection)
