@@ -489,6 +489,7 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=20.0, help="pictures a second")
     parser.add_argument("--write", type=Path, help="where to keep the transcript")
     given = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))  # so that the service ends, too, and the folder goes
     with tempfile.TemporaryDirectory(prefix="pigeonholed-life-") as folder:
         root = Path(folder).resolve()
         database = Database(root) if given.database == "sqlite" else PostgresDatabase()

@@ -65,6 +65,14 @@ PAGES = {
     "undo": Page(
         _CHANGES, ("pigeonholed undo --last 10", "pigeonholed undo --image 4711", "pigeonholed undo --release")
     ),
+    "reclassify": Page(
+        _CHANGES,
+        (
+            "pigeonholed reclassify --dry-run          # what the current version would change",
+            "pigeonholed reclassify --only unsure      # a second look at what the old version was unsure of",
+            "pigeonholed reclassify --model digits --version 3",
+        ),
+    ),
     "models list": Page(_READS, ("pigeonholed models list --json",)),
     "models verify": Page((_DONE, (1, "a version is damaged"), *_READS[1:]), ("pigeonholed models verify animals",)),
     "models use": Page(_READS, ("pigeonholed models use animals 3",)),

@@ -267,7 +267,8 @@ class Metrics:
             for inbox in self._inboxes - set(names):
                 for reason in Ineligible:
                     self.ineligible_files.remove(inbox, reason.value)
-                for gauge in (self.queue_oldest_age_seconds, self.inbox_available, *self._of_drift()):
+                of_now = (self.queue_oldest_age_seconds, self.inbox_available, self.inbox_events)
+                for gauge in (*of_now, *self._of_drift()):
                     gauge.remove(inbox)
                 if (served := self._model_info_of.pop(inbox, None)) is not None:
                     self.model_info.remove(*served)

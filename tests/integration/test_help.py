@@ -38,6 +38,7 @@ def test_help_says_what_for_which_exit_codes_and_shows_an_example(path: tuple[st
     text = done.stdout.partition("\n\n")[2]
     assert re.search("[Ee]xit", text)
     assert re.search(rf"{' '.join(path)}\b", text) or path[0] == "pigeonholed-train", "there is no example"
+    assert "\\b" not in text, "a mark for click is shown"
     assert all(len(line) <= 100 for line in done.stdout.splitlines()), "too wide"
 
 

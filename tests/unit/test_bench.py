@@ -23,6 +23,7 @@ def _importable(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_quick_run_reports_every_figure_and_leaves_nothing_behind(tmp_path: Path) -> None:
     make_bundle(tmp_path / "staging", publish_into=tmp_path / "models", name="digits")
     scratch = tmp_path / "scratch"
@@ -31,7 +32,7 @@ def test_quick_run_reports_every_figure_and_leaves_nothing_behind(tmp_path: Path
     command += ["--models", str(tmp_path / "models")]
     environment = {**os.environ, "TMPDIR": str(scratch), "PIGEONHOLED__RUNTIME__KIND": "nonsense"}
 
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=500, check=False)
 
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)

@@ -525,13 +525,13 @@ with tarfile.open(sys.argv[1]) as tar:
         if not member.isfile() or member.name.endswith("MANIFEST.tsv"):
             continue
         data = tar.extractfile(member).read()
-        start = time.perf_counter()
+        start = time.process_time()  # of the processor: a busy machine makes no picture slow
         try:
             picture = decode(data, PixelSpec(32, 32))
             result = [picture.width, picture.height]
         except ImagingError as error:
             result = error.reason.value
-        seen.append([member.name.removeprefix("odd/"), result, time.perf_counter() - start])
+        seen.append([member.name.removeprefix("odd/"), result, time.process_time() - start])
 # Not ru_maxrss: that still remembers the size of the process that this one was forked from.
 peak = next(line for line in open("/proc/self/status") if line.startswith("VmHWM:"))
 print(json.dumps({"seen": seen, "kib": int(peak.split()[1])}))
@@ -542,7 +542,7 @@ print(json.dumps({"seen": seen, "kib": int(peak.split()[1])}))
 @pytest.mark.skipif(not ODD.exists(), reason=f"the corpus of odd files is not at {ODD.name} in ../shared/data")
 def test_odd_files_of_public_test_suites_are_judged_as_others_judge_them() -> None:
     # In a child, so that a crash or a hang is a failure of this test and the memory measured is its own.
-    done = subprocess.run([sys.executable, "-c", CHILD, str(ODD)], capture_output=True, timeout=60, check=True)
+    done = subprocess.run([sys.executable, "-c", CHILD, str(ODD)], capture_output=True, timeout=200, check=True)
     report = json.loads(done.stdout)
     with tarfile.open(ODD) as tar:
         manifest = tar.extractfile("odd/MANIFEST.tsv")

@@ -50,7 +50,7 @@ def command(
     as_json: bool,
     config: Path | None,
 ) -> None:
-    r"""Let a newer model look again at what is filed, and move what belongs elsewhere.
+    """Let a newer model look again at what is filed, and move what belongs elsewhere.
 
     Every picture that is filed as sorted or unsure gets the label, the confidence and the model of this look. Where the
     template gives it another place, it moves there; nothing is ever overwritten. What a person has reviewed stays as it
@@ -59,15 +59,6 @@ def command(
     With a running daemon it is done there, while new pictures are filed and other commands have their turn. Broken off
     at any moment (Ctrl-C, a kill, a power cut) nothing is lost: run it again, and it goes on with what is left. Only
     with --all it begins anew.
-
-    \b
-    Exit codes: 0 all done; 1 something was left; 69 the daemon, the database or an output is away; 78 no usable model.
-
-    \b
-    Examples:
-      pigeonholed reclassify --dry-run          what the current version would change
-      pigeonholed reclassify --only unsure      a second look at what the old version was unsure of
-      pigeonholed reclassify --model digits --version 3
     """
     from pigeonholed.config import load_settings
     from pigeonholed.reaching import session
