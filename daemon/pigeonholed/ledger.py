@@ -580,7 +580,9 @@ class Ledger:
     def holds(self) -> list[Hold]:
         """The files that are passed over, or are about to be."""
         columns = tables.holds.c
-        query = sa.select(tables.holds).where(columns.state.in_([HoldState.HELD.value, HoldState.RETURNING.value]))
+        states = [HoldState.HELD.value, HoldState.RETURNING.value]
+        # Of one path the newest comes last, and counts.
+        query = sa.select(tables.holds).where(columns.state.in_(states)).order_by(columns.image_id)
         return [Hold(row.inbox, from_text(row.source_path), row.size_bytes, row.mtime_ns) for row in self._read(query)]
 
     def known_inboxes(self) -> set[str]:

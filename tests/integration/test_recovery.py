@@ -563,7 +563,7 @@ def killer(monkeypatch: pytest.MonkeyPatch) -> Iterator[Killer]:
     killer.spare()
 
 
-@pytest.fixture(params=["renaming", "hostile", "other-mount", "copy"])
+@pytest.fixture(params=["renaming", "copy"] if ON_POSTGRES else ["renaming", "hostile", "other-mount", "copy"])
 def custody(request: pytest.FixtureRequest) -> str:
     """How files come into our hands."""
     return str(request.param)

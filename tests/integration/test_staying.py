@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,6 +16,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from click.testing import CliRunner
 from sqlalchemy.engine import Engine
 
 from auditor import audit
@@ -23,6 +25,7 @@ from forking import Forker, forking
 from helpers import fingerprint_of, make_arrival, make_classified, make_rejected, make_tree, png, read_tree
 from pigeonholed import recovery, staying, tables
 from pigeonholed.claiming import Claimer, Feed
+from pigeonholed.cli import cli
 from pigeonholed.config import load_settings
 from pigeonholed.custody import Custody, Renaming
 from pigeonholed.decoding import Demand, examine
@@ -538,7 +541,8 @@ def test_files_stay_are_classified_once_and_again_when_they_change_or_are_tried_
     assert place.run() == [("a.png", None), ("none.png", None), ("s/b.png", None)]
     assert place.findings(rows_only=True, stays=[b"link.png", b"pipe.png"]) == []
     assert place.run() == place.filed()
-    assert [entry["destination"] for entry in place.ask("rejected")] == [None]
+    listed = CliRunner().invoke(cli, ["rejected", "list", "--json", "--config", str(place.workspace.config)])
+    assert [json.loads(line)["destination"] for line in listed.stdout.splitlines()] == [None]
     assert place.ask("retry") == {"back": 1, "refused": []}
     assert len(place.filed()) == 2
     (inbox / "a.png").write_bytes(picture(40, 60, 220, 3))
