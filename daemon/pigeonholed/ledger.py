@@ -189,7 +189,7 @@ class Ledger:
         self.identity = str(identity)
         self._last_id = int(last_id or 0)
         self._lock_of_ids = threading.Lock()
-        self._remembering = {row.inbox for row in self._read(_remembering())}
+        self._remembering = {name for (name,) in self._read(_remembering())}
 
     @property
     def reachable(self) -> bool:
