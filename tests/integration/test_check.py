@@ -90,7 +90,7 @@ def _sticky(site: Site) -> None:
 def _away(site: Site) -> None:
     site.make_database()
     with closing(sqlite3.connect(site.work.database)) as connection:
-        connection.execute("INSERT INTO inboxes VALUES ('camera', 'inbox')")
+        connection.execute("INSERT INTO inboxes (name, path) VALUES ('camera', 'inbox')")
         connection.commit()
     site.work.inbox.rmdir()
 

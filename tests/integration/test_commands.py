@@ -708,7 +708,7 @@ def _burst(tour: Tour, daemon: Running) -> None:
 
 def test_daemon_is_ready_soon_small_and_without_tensorflow(tour: Tour) -> None:
     assert tour.ready_cpu_s < 2.5
-    assert tour.ready_s < 10  # by the clock of a machine that may be busy; about 1 s on one that is not
+    assert tour.ready_s < 28  # by the clock of a machine that may be very busy; about 1 s on one that is not
     assert tour.resident_mb < 250
     assert "openvino" in tour.mapped
     assert not re.search(r"site-packages/(tensorflow|keras|torch|h5py|ml_dtypes)/", tour.mapped)

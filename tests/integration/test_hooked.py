@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pigeonholed.commands import check
+from pigeonholed import checking
 from pigeonholed.config import load_settings
 from running import Workspace, picture, until
 
@@ -50,7 +50,7 @@ def test_hook_that_cannot_be_run_is_refused_at_the_start_and_by_check(tmp_path: 
     refused = workspace.run("run", "--once")
     assert (refused.returncode, refused.stderr.count("chmod +x")) == (78, 1)
     settings = load_settings(workspace.config)
-    finding = check._tried("hook", lambda: check._hook(settings))
+    finding = checking._tried("hook", lambda: checking._hook(settings))
     assert (finding.ok, finding.exit_code) == (False, 78)
     (workspace.root / "hook").chmod(0o755)
-    assert check._hook(settings) == f"{workspace.root}/hook can be run"
+    assert checking._hook(settings) == f"{workspace.root}/hook can be run"
