@@ -29,6 +29,7 @@ from pigeonholed.placing import Placer
 from pigeonholed.recovery import recover
 from pigeonholed.refiling import Refiler
 from pigeonholed.refilings import Candidate, Choice, Refiling, Refilings, Result
+from pigeonholed.results import Selection
 from pigeonholed.writer import Writer
 
 CONTENT = b"A"
@@ -306,7 +307,7 @@ class TestCandidates:
                 5: {"inbox": "another"},
             }.items():
                 connection.execute(sa.update(tables.images).where(tables.images.c.id == number).values(changed))
-        desk.ledger.begin_return(desk.ledger.filed(image=6), hold=True)
+        desk.ledger.begin_return(desk.ledger.filed(Selection(image=6)), hold=True)
         assert [one.arrival.id for one in desk.records.candidates(Choice("camera"), 0, 99, 9)[0]] == [1]
 
     def test_they_are_chosen_by_outcome_and_by_who_said_so(self, desk: Desk) -> None:
@@ -468,7 +469,7 @@ class TestSidecars:
         assert desk.files() == FILED_ANEW
         assert desk.beside() == list(BOTH)
         assert desk.output.leaving == set()
-        assert desk.ledger.filed(image=1)[0].companions[1].destination == "dog/s/x.json"
+        assert desk.ledger.filed(Selection(image=1))[0].companions[1].destination == "dog/s/x.json"
 
     def test_name_must_be_free_for_all_of_them(self, desk: Desk, refiling: Refiling) -> None:
         make_tree(Path(desk.output.root), {"dog/s/x.json": b"somebody's"})
@@ -484,13 +485,16 @@ class TestSidecars:
         make_tree(Path(desk.output.root), {f"dog/s/{taken}": b"somebody's"})
         redirect, synced = Refilings.redirect, set[str]()
         sync = Disk.sync
-        monkeypatch.setattr(
-            Disk, "sync", lambda disk, files, folders: (synced.update(folders), sync(disk, files, folders))
-        )
+
+        def syncing(disk: Disk, files: Any, folders: Any) -> None:
+            synced.update(folders)
+            sync(disk, files, folders)
+
+        monkeypatch.setattr(Disk, "sync", syncing)
 
         def redirected(records: Refilings, other: Refiling) -> None:
             assert {name for name in desk.files() if name.startswith("dog")} == {f"dog/s/{taken}"}
-            assert desk.output.disk and {os.path.join(desk.output.root, name) for name in ("cat/s", "dog/s")} <= synced
+            assert {os.path.join(desk.output.root, name) for name in ("cat/s", "dog/s")} <= synced
             redirect(records, other)
 
         monkeypatch.setattr(Refilings, "redirect", redirected)
@@ -528,26 +532,29 @@ class TestSidecars:
         self, desk: Desk, refiling: Refiling, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         rename = Disk.rename_new
-        failing = [True, False]
+        failing: list[bool] = []
 
         def rename_new(disk: Disk, old: str, new: str, **named: Any) -> None:
-            if new == "x.json" and failing:
-                if failing.pop():
-                    raise OSError(errno.EIO, "Input/output error")
+            moves = failing.pop() if new == "x.json" and failing else None
+            if moves is not False:
                 rename(disk, old, new, **named)
+            if moves is not None:
                 raise OSError(errno.EIO, "Input/output error")
-            rename(disk, old, new, **named)
 
         monkeypatch.setattr(Disk, "rename_new", rename_new)
-        for _ in range(2):
+        for moves in (True, False):
+            failing.append(moves)
             desk.refiler().file([refiling])
+            assert failing == []
             assert (desk.said(), desk.files()) == (AS_IT_WAS, AS_FILED)
 
     def test_disk_that_does_not_answer_leaves_the_plan(
         self, desk: Desk, refiling: Refiling, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("pigeonholed.following.beneath.folder", _raising(errno.EIO))
         desk.records.begin([refiling])
+        make_tree(Path(desk.output.root), {"dog/s": {}})
+        Path(desk.output.root, "cat/s/x.xmp").rename(Path(desk.output.root, "dog/s/x.xmp"))
+        monkeypatch.setattr("pigeonholed.following.beneath.folder", _raising(errno.EIO))
         with pytest.raises(OSError, match="Input/output error"):
             desk.refiler().resume()
         monkeypatch.undo()
