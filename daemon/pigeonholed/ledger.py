@@ -189,7 +189,7 @@ class Ledger:
         self.identity = str(identity)
         self._last_id = int(last_id or 0)
         self._lock_of_ids = threading.Lock()
-        self._remembering = {row.inbox for row in self._read(_remembering())}
+        self._remembering = {row.name for row in self._read(_remembering())}
 
     @property
     def reachable(self) -> bool:
@@ -245,6 +245,7 @@ class Ledger:
                 Change(steps.claim, rows),
                 Change(steps.companion, companions),
                 Change(steps.supersede, again),
+                Change(steps.superseded_content, again),
                 Change(steps.superseded, again),
             ]
         )

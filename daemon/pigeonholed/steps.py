@@ -122,6 +122,15 @@ class Steps:
             .where(images.c.id == known, images.c.token == STAYS, images.c.status == Status.FILED.value)
             .values(status=Status.RETURNED.value)
         )
+        contents = tables.contents
+        self.superseded_content = prepared(
+            sa.delete(contents).where(
+                contents.c.inbox == sa.bindparam("b_inbox"),
+                contents.c.sha256 == sa.select(copied.c.sha256).where(path, *version).scalar_subquery(),
+                contents.c.image_id == known,
+                contents.c.image_id.in_(sa.select(images.c.id).where(images.c.id == known, images.c.token == STAYS)),
+            )
+        )
         looked_at = sa.select(images.c.id).where(images.c.token == STAYS)
         self.superseded = prepared(sa.delete(copied).where(path, copied.c.image_id.in_(looked_at)))
         self.forget = prepared(sa.delete(tables.copied).where(tables.copied.c.image_id == sa.bindparam("b_id")))
