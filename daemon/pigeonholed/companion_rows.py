@@ -14,12 +14,14 @@ if TYPE_CHECKING:
 
     from sqlalchemy.engine import Connection
 
-FOLLOW = (
-    sa.update(sidecars)
-    .where(sidecars.c.image_id == sa.bindparam("b_id"), sidecars.c.destination == sa.bindparam("b_from"))
-    .values(destination=sa.bindparam("b_destination"))
-)
-"""Records another place, or None where there is none any more."""
+
+def follow() -> sa.Update:
+    """The statement that records another place, or None where there is none any more."""
+    return (
+        sa.update(sidecars)
+        .where(sidecars.c.image_id == sa.bindparam("b_id"), sidecars.c.destination == sa.bindparam("b_from"))
+        .values(destination=sa.bindparam("b_destination"))
+    )
 
 
 def filed_with(connection: Connection, ids: Sequence[int]) -> dict[int, list[Any]]:
@@ -33,5 +35,5 @@ def filed_with(connection: Connection, ids: Sequence[int]) -> dict[int, list[Any
 
 
 def followed(image: int, old: str, new: str | None) -> dict[str, Any]:
-    """The values of `FOLLOW` for one sidecar."""
+    """The values of `follow` for one sidecar."""
     return {"b_id": image, "b_from": to_text(old), "b_destination": None if new is None else to_text(new)}

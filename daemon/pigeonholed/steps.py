@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
 from pigeonholed import tables
-from pigeonholed.companion_rows import FOLLOW
+from pigeonholed.companion_rows import follow
 from pigeonholed.images import STAYS, Placement, Status
 from pigeonholed.statements import Prepared
 
@@ -146,7 +146,7 @@ class Steps:
         self.companion_planned = prepared(
             sa.update(sidecars).where(part).values(destination=sa.bindparam("b_destination"))
         )
-        self.companion_followed = prepared(FOLLOW)
+        self.companion_followed = prepared(follow())
         self.attempt = prepared(sa.update(images).where(this).values(attempts=images.c.attempts + 1))
         # A number, not one more: said again after a lost acknowledgement, it is the same.
         self.deaths = prepared(sa.update(images).where(this).values(deaths=sa.bindparam("b_deaths")))
