@@ -39,6 +39,7 @@ from pigeonholed.originals import InPlace
 from pigeonholed.output import Output
 from pigeonholed.patience import Patience
 from pigeonholed.placing import Placer
+from pigeonholed.results import Selection
 from pigeonholed.returning import Returner
 from pigeonholed.writer import Writer
 from running import (
@@ -97,7 +98,7 @@ class TestWhatIsKnown:
     def test_first_of_several_is_named_and_the_next_when_that_is_put_back(self, ledger: Ledger) -> None:
         enter(ledger, plan(1), plan(2), plan(3, B))
         assert ledger.originals("camera", [A])[A].image_id == 1
-        (first,) = ledger.filed(image=1)
+        (first,) = ledger.filed(Selection(image=1))
         ledger.begin_return([first], hold=True)
         assert ledger.originals("camera", [A])[A].image_id == 1
         ledger.end_return([first])
@@ -105,7 +106,7 @@ class TestWhatIsKnown:
 
     def test_duplicate_that_is_put_back_leaves_its_original_known(self, ledger: Ledger, db: Engine) -> None:
         enter(ledger, plan(1), plan(2, placement=Placement.DUPLICATE))
-        ledger.end_return(ledger.filed(image=2))
+        ledger.end_return(ledger.filed(Selection(image=2)))
         assert known(db) == [("camera", A, 1)]
 
     def test_content_of_a_file_that_ends_without_a_result_is_forgotten(self, ledger: Ledger, db: Engine) -> None:
@@ -160,7 +161,7 @@ class TestSwitchingOn:
         enter(ledger, *plans, plan(5, B, stands=False, inbox="attic"))
         enter(ledger, plan(6, B, stands=False), confirmed=False)
         enter(ledger, plan(7, B, stands=False))
-        ledger.end_return(ledger.filed(image=7))
+        ledger.end_return(ledger.filed(Selection(image=7)))
         self.again(db, writer).know_contents("camera")
         assert [number for _inbox, _sha256, number in known(db)] == [1, 2, 6]
 
@@ -251,7 +252,7 @@ class Desk:
 
     def undo(self, number: int) -> None:
         returner = Returner(self.ledger, self.deliveries, Holds())
-        assert returner.put_back(self.ledger.filed(image=number), hold=True).refused == ()
+        assert returner.put_back(self.ledger.filed(Selection(image=number)), hold=True).refused == ()
 
 
 @pytest.fixture
