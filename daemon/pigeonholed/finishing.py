@@ -256,7 +256,7 @@ class Finisher:
         placement = placement_of(outcome)
         wanted = flattened(delivery.placer.destination(outcome), room_below(delivery.output))
         taken = self._taken(delivery.output, placement, promised, outcome.arrival)
-        return self._plan_to(outcome, _free(wanted, outcome.arrival, taken))
+        return self._plan_to(outcome, free_name(wanted, outcome.arrival, taken))
 
     def _plan_to(self, outcome: Outcome, destination: str) -> Plan:
         """What is recorded of an outcome; without a destination where the file stays in its inbox."""
@@ -279,7 +279,7 @@ class Finisher:
             outcome.width,
             outcome.height,
             self._deliveries[arrival.file.inbox].sets_aside and isinstance(outcome, Classified),
-            _beside(destination, arrival),
+            places_beside(destination, arrival),
         )
 
     def _taken(
@@ -291,7 +291,7 @@ class Finisher:
             return (output.root, path) in promised or path in output.leaving or os.path.lexists(f"{output.root}/{path}")
 
         def taken(path: str) -> bool:
-            if in_use(path) or any(map(in_use, _beside(path, arrival))):
+            if in_use(path) or any(map(in_use, places_beside(path, arrival))):
                 return True
             return placement is Placement.REJECTED and os.path.lexists(sidecar_of(f"{output.root}/{path}"))
 
@@ -355,8 +355,8 @@ class Finisher:
         # Only now is it worth a look whether a folder on the way is somebody's file, or a link that leads away.
         clear = clear_of_files(flattened(wanted, room_below(output)), plan.arrival.key, is_file)
         taken = self._taken(output, plan.placement, {(output.root, wanted)}, plan.arrival)
-        destination = _free(clear, plan.arrival, taken)
-        return replace(plan, destination=destination, beside=_beside(destination, plan.arrival))
+        destination = free_name(clear, plan.arrival, taken)
+        return replace(plan, destination=destination, beside=places_beside(destination, plan.arrival))
 
     def _moves(self, plan: Plan) -> bool:
         """Move one file; False when its name is too long, or taken, or that of a folder on the way. Safe to repeat."""
@@ -534,14 +534,14 @@ class Finisher:
             output.remove_batch_folder(token)
 
 
-def _beside(destination: str, arrival: Arrival) -> tuple[str, ...]:
+def places_beside(destination: str, arrival: Arrival) -> tuple[str, ...]:
     """Where the companions of an arrival go, if it goes to `destination`."""
     if not arrival.companions:
         return ()
     return beside(destination, arrival.file.path, [companion.file.path for companion in arrival.companions])
 
 
-def _free(wanted: str, arrival: Arrival, taken: Callable[[str], bool]) -> str:
+def free_name(wanted: str, arrival: Arrival, taken: Callable[[str], bool]) -> str:
     """The wanted name or another that is free, also for what travels with the file."""
     if not arrival.companions:
         return next(alternatives(wanted, arrival.key, taken))

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
-from pigeonholed import duplicates, tables
+from pigeonholed import companion_rows, duplicates, tables
 from pigeonholed.database import DatabaseUnavailable, unavailable
 from pigeonholed.images import STAYS, Arrival, Fingerprint, ImageFile, Placement, Prediction, Reason, Status
 from pigeonholed.paths import from_text, to_text
@@ -189,7 +189,7 @@ class Ledger:
         self.identity = str(identity)
         self._last_id = int(last_id or 0)
         self._lock_of_ids = threading.Lock()
-        self._remembering = {name for (name,) in self._read(_remembering())}
+        self._remembering = {row.name for row in self._read(_remembering())}
 
     @property
     def reachable(self) -> bool:
@@ -245,6 +245,7 @@ class Ledger:
                 Change(steps.claim, rows),
                 Change(steps.companion, companions),
                 Change(steps.supersede, again),
+                Change(steps.superseded_content, again),
                 Change(steps.superseded, again),
             ]
         )
@@ -505,13 +506,7 @@ class Ledger:
                 Change(steps.gone, [{"b_id": number, "b_detail": detail} for number, detail in gone]),
                 Change(steps.follow, [{"b_id": number, "b_destination": to_text(place)} for number, place in moved]),
                 Change(steps.found, [_found_row(one, now) for one in found]),
-                Change(
-                    steps.companion_followed,
-                    [
-                        {"b_id": number, "b_from": to_text(old), "b_destination": new and to_text(new)}
-                        for number, old, new in followed
-                    ],
-                ),
+                Change(steps.companion_followed, [companion_rows.followed(*one) for one in followed]),
             ]
         )
 

@@ -8,24 +8,25 @@ neither is ever overwritten.
 from __future__ import annotations
 
 import os
-from contextlib import ExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import structlog
 
-from pigeonholed import beneath
+from pigeonholed import beneath, following
 from pigeonholed.contents import holds
 from pigeonholed.disk import is_folder, is_there
 from pigeonholed.errors import Unavailable
-from pigeonholed.finishing import room_below
+from pigeonholed.finishing import free_name, places_beside, room_below
 from pigeonholed.paths import to_text
-from pigeonholed.placing import alternatives, clear_of_files, flattened
+from pigeonholed.placing import clear_of_files, flattened
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from pigeonholed.finishing import Delivery
+    from pigeonholed.following import Step
+    from pigeonholed.images import Arrival
     from pigeonholed.output import Output
     from pigeonholed.refilings import Candidate, Refiling, Refilings
 
@@ -54,10 +55,9 @@ class Refiler:
     def place(self, candidate: Candidate, wanted: str, promised: set[str]) -> str:
         """A free name for a file that is wanted at a place; `promised` holds names of others and gets this one."""
         output = self._output(candidate)
-        taken = self._taken(output, promised)
-        short = flattened(wanted, room_below(output))
-        destination = next(alternatives(short, candidate.arrival.key, taken))
-        promised.add(destination)
+        taken = self._taken(output, promised, candidate.arrival)
+        destination = free_name(flattened(wanted, room_below(output)), candidate.arrival, taken)
+        promised.update((destination, *places_beside(destination, candidate.arrival)))
         return destination
 
     def file(self, refilings: Sequence[Refiling]) -> tuple[list[Refiling], Left]:
@@ -73,12 +73,12 @@ class Refiler:
         # From before they leave until the rows say so, their names are nobody else's: two rows of one name would both
         # be taken for true after a kill.
         for refiling in moving:
-            self._output(refiling.candidate).leaving.update(self._relative(refiling))
+            self._output(refiling.candidate).leaving.update(_names(refiling))
         self._records.begin(refilings)
         moved, left = self._moved(moving)
         self._finish(moved, left)
         for refiling in (*moving, *moved):
-            self._output(refiling.candidate).leaving.difference_update(self._relative(refiling))
+            self._output(refiling.candidate).leaving.difference_update(_names(refiling))
         return [*(one for one in refilings if not one.moves), *moved], left
 
     def resume(self) -> None:
@@ -94,7 +94,10 @@ class Refiler:
             else:
                 (moved if _has(new, refiling) else gone).append(refiling)
         self._refuse_if_away(gone)
-        done, left = self._moved(waiting)
+        moved = [self._caught_up(refiling) for refiling in moved]
+        for refiling in gone:
+            self._recall(refiling, self._gone_ahead(refiling))
+        done, left = self._moved(waiting, resuming=True)
         left += [(one.candidate, _GONE) for one in gone]
         self._finish([*moved, *done], left)
         for candidate, why in left:
@@ -109,26 +112,31 @@ class Refiler:
         if left:
             self._records.cancel([candidate.arrival.id for candidate, _why in left])
 
-    def _moved(self, refilings: Sequence[Refiling]) -> tuple[list[Refiling], Left]:
+    def _moved(self, refilings: Sequence[Refiling], *, resuming: bool = False) -> tuple[list[Refiling], Left]:
         moved: list[Refiling] = []
         left: Left = []
         for refiling in refilings:
-            result = self._move(refiling)
+            result = self._move(refiling, self._gone_ahead(refiling) if resuming else [])
             if isinstance(result, str):
                 left.append((refiling.candidate, result))
             else:
                 moved.append(result)
         return moved, left
 
-    def _move(self, refiling: Refiling) -> Refiling | str:
-        """Move one file, under another name where somebody has taken its own; why that cannot be, where it cannot."""
+    def _move(self, refiling: Refiling, ahead: list[Step]) -> Refiling | str:
+        """Move one file, under another name where somebody has taken its own; why that cannot be, where it cannot.
+
+        Its sidecars go first; `ahead` are those that have gone.
+        """
         output = self._output(refiling.candidate)
         output.require()  # never make folders where a mount should be
         for _ in range(_MOST_NAMES):
             old, new = self._paths(refiling)
             try:
-                self._rename(output, *self._relative(refiling))
+                following.go_ahead(output, _steps(refiling), ahead)
+                following.rename(output, *_relative(refiling))
             except (FileExistsError, NotADirectoryError) as error:
+                refiling = self._recall(refiling, ahead)
                 if isinstance(error, NotADirectoryError) and not self._reaches(refiling):
                     return "a link or a file is on the way to where it was filed"
                 refiling = self._renamed(refiling)
@@ -137,20 +145,38 @@ class Refiler:
                 if arrived:
                     raise  # it may be half way: the intent stands, and the next start finishes what is there
                 output.require()
+                self._recall(refiling, ahead)
                 return f"it cannot be moved: {error.strerror}" if there else _GONE
             else:
-                return refiling
+                return replace(refiling, followed=tuple(ahead))
         return "others took every name that it could have"
 
-    def _rename(self, output: Output, old: str, new: str) -> None:
-        with ExitStack() as stack:
-            source = stack.enter_context(beneath.folder(output.root, os.path.dirname(old)))
-            target = stack.enter_context(beneath.folder(output.root, os.path.dirname(new), make=True))
-            output.disk.rename_new(os.path.basename(old), os.path.basename(new), source_dir=source, target_dir=target)
+    def _gone_ahead(self, refiling: Refiling) -> list[Step]:
+        return following.gone_ahead(self._output(refiling.candidate), _steps(refiling))
+
+    def _caught_up(self, refiling: Refiling) -> Refiling:
+        """The sidecars of a picture that has arrived follow it: a power cut may have undone their moves only."""
+        output, ahead = self._output(refiling.candidate), self._gone_ahead(refiling)
+        for step in _steps(refiling):
+            try:
+                following.go_ahead(output, [step], ahead)
+            except (FileExistsError, NotADirectoryError):
+                log.warning("sidecar_left", path=to_text(step[0]), error=f"the name {to_text(step[1])} is taken")
+        return replace(refiling, followed=tuple(ahead))
+
+    def _recall(self, refiling: Refiling, ahead: list[Step]) -> Refiling:
+        """What went ahead comes back, before the plan names another place or none; what cannot is recorded."""
+        stuck = following.come_back(self._output(refiling.candidate), ahead)
+        if not stuck:
+            return refiling
+        self._records.follow([(refiling.candidate, stuck)])
+        now = dict(stuck)
+        beside = tuple(now.get(place, place) for place in refiling.candidate.beside)
+        return replace(refiling, candidate=replace(refiling.candidate, beside=beside))
 
     def _reaches(self, refiling: Refiling) -> bool:
         """Whether the folder of a file is one, and is reached through no link."""
-        output, (old, _new) = self._output(refiling.candidate), self._relative(refiling)
+        output, (old, _new) = self._output(refiling.candidate), _relative(refiling)
         try:
             with beneath.folder(output.root, os.path.dirname(old)):
                 return True
@@ -165,30 +191,30 @@ class Refiler:
             full_path = os.path.join(output.root, path)
             return os.path.lexists(full_path) and not is_folder(full_path)
 
-        key = refiling.candidate.arrival.key
-        clear = clear_of_files(flattened(refiling.wanted or "", room_below(output)), key, is_file)
-        destination = next(alternatives(clear, key, self._taken(output, set())))
+        arrival = refiling.candidate.arrival
+        clear = clear_of_files(flattened(refiling.wanted or "", room_below(output)), arrival.key, is_file)
+        destination = free_name(clear, arrival, self._taken(output, set(), arrival))
         other = replace(refiling, result=replace(refiling.result, destination=destination))
-        output.leaving.discard(refiling.result.destination or "")
-        output.leaving.add(destination)
+        output.leaving.difference_update(_names(refiling))
+        output.leaving.update(_names(other))
         self._records.redirect(other)
         return other
 
-    def _taken(self, output: Output, promised: set[str]) -> Callable[[str], bool]:
-        """Which names are in use as far as we can see; the move itself decides."""
-        return lambda path: path in promised or path in output.leaving or os.path.lexists(f"{output.root}/{path}")
+    def _taken(self, output: Output, promised: set[str], arrival: Arrival) -> Callable[[str], bool]:
+        """Which names are in use as far as we can see, or would be for a sidecar; the move itself decides."""
+
+        def in_use(path: str) -> bool:
+            return path in promised or path in output.leaving or os.path.lexists(f"{output.root}/{path}")
+
+        return lambda path: in_use(path) or any(map(in_use, places_beside(path, arrival)))
 
     def _sync(self, refilings: Sequence[Refiling]) -> None:
         """Make moves durable, and the folders that were made for them, whoever made them."""
         folders: dict[Output, set[str]] = {}
         for refiling in refilings:
             output = self._output(refiling.candidate)
-            changed = folders.setdefault(output, set())
-            old, new = self._paths(refiling)
-            changed.add(os.path.dirname(old))
-            while len(new) > len(output.root):
-                new = os.path.dirname(new)
-                changed.add(new)
+            steps = [_relative(refiling), *refiling.followed]
+            folders.setdefault(output, set()).update(following.folders_of(output, steps))
         for output, changed in folders.items():
             output.disk.sync([], changed)
             output.require()  # where it was away, its names may have led nowhere
@@ -207,17 +233,30 @@ class Refiler:
     def _output(self, candidate: Candidate) -> Output:
         return self._deliveries[candidate.arrival.file.inbox].output
 
-    def _relative(self, refiling: Refiling) -> tuple[str, str]:
-        """Where a file that moves comes from and goes to, below its output."""
-        old, new = refiling.candidate.result.destination, refiling.result.destination
-        assert old is not None  # a file that stays in its inbox never moves
-        assert new is not None
-        return old, new
-
     def _paths(self, refiling: Refiling) -> tuple[str, str]:
         root = self._output(refiling.candidate).root
-        old, new = self._relative(refiling)
+        old, new = _relative(refiling)
         return os.path.join(root, old), os.path.join(root, new)
+
+
+def _relative(refiling: Refiling) -> Step:
+    """Where a file that moves comes from and goes to, below its output."""
+    old, new = refiling.candidate.result.destination, refiling.result.destination
+    assert old is not None  # a file that stays in its inbox never moves
+    assert new is not None
+    return old, new
+
+
+def _steps(refiling: Refiling) -> list[Step]:
+    """The same for each of its sidecars that moves."""
+    candidate = refiling.candidate
+    places = places_beside(_relative(refiling)[1], candidate.arrival)
+    return [(old, new) for old, new in zip(candidate.beside, places, strict=True) if old != new]
+
+
+def _names(refiling: Refiling) -> set[str]:
+    """Every name below the output that is on its way to be given up or taken."""
+    return {name for step in (_relative(refiling), *_steps(refiling)) for name in step}
 
 
 def _has(path: str, refiling: Refiling) -> bool:

@@ -8,6 +8,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
 from pigeonholed import tables
+from pigeonholed.companion_rows import follow
 from pigeonholed.images import Status
 from pigeonholed.statements import Prepared
 
@@ -47,3 +48,4 @@ class RefilingSteps:
             sa.delete(predictions).where(predictions.c.image_id == sa.bindparam("b_id")), dialect
         )
         self.predict = inserted(predictions)
+        self.follow = Prepared.compile(follow(), dialect)

@@ -6,13 +6,14 @@ one in `refilings` until it is where it belongs: the row of `images` says where 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
 from pigeonholed import tables
+from pigeonholed.companion_rows import filed_with, followed
 from pigeonholed.images import Arrival, Fingerprint, ImageFile, Placement, Prediction, Status
 from pigeonholed.paths import from_text, to_text
 from pigeonholed.refiling_steps import RefilingSteps
@@ -52,20 +53,32 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A filed picture that may be looked at again: what it is, and what its row says."""
+    """A filed picture that may be looked at again: what it is, and what its row says.
+
+    `beside` says where the companions of the arrival are, in their order, below the output.
+    """
 
     arrival: Arrival
     fingerprint: Fingerprint
     result: Result
+    beside: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Refiling:
-    """A new result in place of an old one; `wanted` is the place that the template gives, taken or not."""
+    """A new result in place of an old one.
+
+    Attributes:
+        candidate: what was filed.
+        result: what is to be said of it.
+        wanted: the place that the template gives, taken or not.
+        followed: old and new place of each sidecar that has moved with it.
+    """
 
     candidate: Candidate
     result: Result
     wanted: str | None
+    followed: tuple[tuple[str, str], ...] = ()
 
     @property
     def moves(self) -> bool:
@@ -128,7 +141,9 @@ class Refilings:
             model, version = choice.besides
             query = query.where(~sa.and_(images.c.model == model, images.c.model_version == version))
         with self._engine.connect() as connection:
-            found = [_candidate(row) for row in connection.execute(query)]
+            rows = connection.execute(query).all()
+            companions = filed_with(connection, [row.id for row in rows])
+        found = [_candidate(row, companions.get(row.id, ())) for row in rows]
         return found, found[-1].arrival.id if len(found) == most else last
 
     def begin(self, refilings: Sequence[Refiling]) -> None:
@@ -156,7 +171,12 @@ class Refilings:
         """Record that files are where they were to go, durably."""
         now = datetime.now(UTC)
         rows = [{"b_id": one.candidate.arrival.id, "b_filed_at": now} for one in refilings]
-        self._writer.write([Change(self._steps.filed, rows), Change(self._steps.forget, rows)])
+        beside = Change(self._steps.follow, _followed([(one.candidate, one.followed) for one in refilings]))
+        self._writer.write([beside, Change(self._steps.filed, rows), Change(self._steps.forget, rows)])
+
+    def follow(self, moved: Sequence[tuple[Candidate, Sequence[tuple[str, str]]]]) -> None:
+        """Record that sidecars are in other places now, durably, whatever becomes of their pictures."""
+        self._writer.write([Change(self._steps.follow, _followed(moved))])
 
     def cancel(self, ids: Sequence[int]) -> None:
         """Record that files stay where they were, and that all is as it was."""
@@ -182,7 +202,9 @@ class Refilings:
         if ids is not None:
             query = query.where(before.c.image_id.in_(ids))
         with self._engine.connect() as connection:
-            return [(_before(row), _result(row)) for row in connection.execute(query)]
+            rows = connection.execute(query).all()
+            companions = filed_with(connection, [row.id for row in rows])
+        return [(_before(row, companions.get(row.id, ())), _result(row)) for row in rows]
 
     def _predictions(self, ids: Sequence[int]) -> dict[int, list[tuple[str, float]]]:
         """Labels and confidences as they are recorded now, the best first."""
@@ -206,10 +228,18 @@ class Refilings:
         return [Change(self._steps.unpredict, ids), Change(self._steps.predict, rows)]
 
 
-def _candidate(row: Any) -> Candidate:
+def _followed(moved: Sequence[tuple[Candidate, Sequence[tuple[str, str]]]]) -> list[dict[str, Any]]:
+    return [followed(candidate.arrival.id, *step) for candidate, steps in moved for step in steps]
+
+
+def _candidate(row: Any, companions: Sequence[Any]) -> Candidate:
     file = ImageFile(row.inbox, from_text(row.source_path), row.size_bytes, row.mtime_ns)
-    arrival = Arrival(row.id, file, row.arrival, row.token, 0.0)
-    return Candidate(arrival, Fingerprint(row.sha256, row.size_bytes, row.mtime_ns), _result(row))
+    arrival = Arrival(row.id, file, row.arrival, row.token, 0.0).with_companions(
+        (one.part, ImageFile(row.inbox, from_text(one.source_path), one.size_bytes, one.mtime_ns), False)
+        for one in companions
+    )
+    beside = tuple(from_text(one.destination) for one in companions)
+    return Candidate(arrival, Fingerprint(row.sha256, row.size_bytes, row.mtime_ns), _result(row), beside)
 
 
 def _result(row: Any) -> Result:
@@ -218,7 +248,7 @@ def _result(row: Any) -> Result:
     return Result(Placement(row.outcome), prediction, destination, row.classified_at, row.filed_at)
 
 
-def _before(row: Any) -> Candidate:
+def _before(row: Any, companions: Sequence[Any]) -> Candidate:
     """What was filed, as its row said before the move was planned."""
     ranked = tuple((label, confidence) for label, confidence in row.before_predictions)
     prediction = Prediction(row.before_model, row.before_model_version, ranked)
@@ -229,8 +259,7 @@ def _before(row: Any) -> Candidate:
         row.before_classified_at,
         row.before_filed_at,
     )
-    now = _candidate(row)
-    return Candidate(now.arrival, now.fingerprint, result)
+    return replace(_candidate(row, companions), result=result)
 
 
 def _row(candidate: Candidate, result: Result, now: datetime) -> dict[str, Any]:

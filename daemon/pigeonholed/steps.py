@@ -9,6 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
 from pigeonholed import tables
+from pigeonholed.companion_rows import follow
 from pigeonholed.images import STAYS, Placement, Status
 from pigeonholed.statements import Prepared
 
@@ -121,6 +122,15 @@ class Steps:
             .where(images.c.id == known, images.c.token == STAYS, images.c.status == Status.FILED.value)
             .values(status=Status.RETURNED.value)
         )
+        contents = tables.contents
+        self.superseded_content = prepared(
+            sa.delete(contents).where(
+                contents.c.inbox == sa.bindparam("b_inbox"),
+                contents.c.sha256 == sa.select(copied.c.sha256).where(path, *version).scalar_subquery(),
+                contents.c.image_id == known,
+                contents.c.image_id.in_(sa.select(images.c.id).where(images.c.id == known, images.c.token == STAYS)),
+            )
+        )
         looked_at = sa.select(images.c.id).where(images.c.token == STAYS)
         self.superseded = prepared(sa.delete(copied).where(path, copied.c.image_id.in_(looked_at)))
         self.forget = prepared(sa.delete(tables.copied).where(tables.copied.c.image_id == sa.bindparam("b_id")))
@@ -136,11 +146,7 @@ class Steps:
         self.companion_planned = prepared(
             sa.update(sidecars).where(part).values(destination=sa.bindparam("b_destination"))
         )
-        self.companion_followed = prepared(
-            sa.update(sidecars)
-            .where(sidecars.c.image_id == sa.bindparam("b_id"), sidecars.c.destination == sa.bindparam("b_from"))
-            .values(destination=sa.bindparam("b_destination"))
-        )
+        self.companion_followed = prepared(follow())
         self.attempt = prepared(sa.update(images).where(this).values(attempts=images.c.attempts + 1))
         # A number, not one more: said again after a lost acknowledgement, it is the same.
         self.deaths = prepared(sa.update(images).where(this).values(deaths=sa.bindparam("b_deaths")))

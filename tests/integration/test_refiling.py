@@ -6,7 +6,7 @@ import errno
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -21,7 +21,7 @@ from pigeonholed import database, tables
 from pigeonholed.disk import Disk
 from pigeonholed.errors import Unavailable
 from pigeonholed.finishing import Delivery, Finisher
-from pigeonholed.images import Fingerprint, Placement, Prediction, Status
+from pigeonholed.images import Fingerprint, ImageFile, Placement, Prediction, Status
 from pigeonholed.ledger import Ledger, Plan
 from pigeonholed.output import Output
 from pigeonholed.patience import Patience
@@ -53,14 +53,24 @@ class Desk:
         make_tree(self.inbox, {})
         self.deliveries["camera"] = Delivery(str(self.inbox), self.output, Placer())
 
-    def file(self, destination: str = "cat/s/x", number: int = 1, content: bytes = CONTENT) -> Candidate:
-        """A filed file."""
+    def file(
+        self,
+        destination: str = "cat/s/x",
+        number: int = 1,
+        content: bytes = CONTENT,
+        beside: Sequence[tuple[str, str]] = (),
+    ) -> Candidate:
+        """A filed file; `beside` has the names that its sidecars had, and their places now."""
         arrival = make_arrival("s/x", number, size=len(content), mtime_ns=5)
+        parts = [(part, ImageFile("camera", name, 3, 5), False) for part, (name, _place) in enumerate(beside, 1)]
+        arrival = arrival.with_companions(parts)
+        places = tuple(place for _name, place in beside)
         fingerprint = Fingerprint(hashlib.sha256(content).hexdigest(), len(content), 5)
         self.ledger.claim([arrival])
-        self.ledger.plan([Plan(arrival, fingerprint, Placement.SORTED, destination, OLD, width=3, height=4)])
+        plan = Plan(arrival, fingerprint, Placement.SORTED, destination, OLD, width=3, height=4, beside=places)
+        self.ledger.plan([plan])
         self.ledger.confirm([arrival])
-        make_tree(Path(self.output.root), {destination: content})
+        make_tree(Path(self.output.root), {destination: content} | {place: _about(place) for place in places})
         (candidate,), _ = self.records.candidates(Choice("camera"), number - 1, number, 5)
         return candidate
 
@@ -94,8 +104,19 @@ class Desk:
         row = self.row(number)
         return tuple(row[name] for name in ("status", "model_version", "label", "confidence", "destination"))
 
+    def beside(self, number: int = 1) -> list[str]:
+        """Where its row says that the sidecars of a picture are."""
+        columns = tables.sidecars.c
+        query = sa.select(columns.destination).where(columns.image_id == number).order_by(columns.part)
+        with self.db.connect() as connection:
+            return list(connection.scalars(query))
+
     def files(self) -> dict[str, bytes]:
         return files_of(self.output.root)
+
+
+def _about(place: str) -> bytes:
+    return f"was at {place}".encode()
 
 
 @pytest.fixture
@@ -414,6 +435,169 @@ class TestResume:
         assert desk.ledger.in_flight(0.0) == []
 
 
+BESIDE = (("s/x.xmp", "cat/s/x.xmp"), ("s/x.json", "elsewhere/x.json"))
+BOTH = {"dog/s/x.xmp": _about("cat/s/x.xmp"), "dog/s/x.json": _about("elsewhere/x.json")}
+FILED_ANEW = {"dog/s/x": CONTENT} | BOTH
+AS_FILED = {"cat/s/x": CONTENT} | {place: _about(place) for _name, place in BESIDE}
+
+
+class TestSidecars:
+    @pytest.fixture
+    def refiling(self, desk: Desk) -> Refiling:
+        return desk.refiling(desk.file(beside=BESIDE))
+
+    def test_they_follow_their_picture_from_wherever_they_are(
+        self, desk: Desk, refiling: Refiling, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        steps: list[str] = []
+        rename, sync = Disk.rename_new, Disk.sync
+
+        def rename_new(disk: Disk, old: str, new: str, **named: Any) -> None:
+            names = {name for end in ("", ".xmp", ".json") for name in (f"cat/s/x{end}", f"dog/s/x{end}")}
+            assert desk.output.leaving == names - {"cat/s/x.json"} | {"elsewhere/x.json"}
+            steps.append(new)
+            rename(disk, old, new, **named)
+
+        def synced(disk: Disk, files: Any, folders: Any) -> None:
+            steps.extend(sorted(os.path.relpath(folder, desk.output.root) for folder in folders))
+            assert desk.beside() == [place for _name, place in BESIDE]
+            sync(disk, files, folders)
+
+        monkeypatch.setattr(Disk, "rename_new", rename_new)
+        monkeypatch.setattr(Disk, "sync", synced)
+        desk.refiler().file([refiling])
+        assert steps == ["x.xmp", "x.json", "x", ".", "cat/s", "dog", "dog/s", "elsewhere"]
+        assert desk.files() == FILED_ANEW
+        assert desk.beside() == list(BOTH)
+        assert desk.output.leaving == set()
+        assert desk.ledger.filed(Selection(image=1))[0].companions[1].destination == "dog/s/x.json"
+
+    def test_name_must_be_free_for_all_of_them(self, desk: Desk, refiling: Refiling) -> None:
+        make_tree(Path(desk.output.root), {"dog/s/x.json": b"somebody's"})
+        promised: set[str] = set()
+        assert desk.refiler().place(refiling.candidate, "dog/s/x", promised) == "dog/s/x-1"
+        assert promised == {"dog/s/x-1", "dog/s/x-1.xmp", "dog/s/x-1.json"}
+
+    @pytest.mark.parametrize("taken", ["x", "x.json"])
+    def test_name_that_somebody_takes_is_gone_around_by_all_of_them(
+        self, desk: Desk, refiling: Refiling, taken: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Those that went ahead come back for good, before another name is committed."""
+        make_tree(Path(desk.output.root), {f"dog/s/{taken}": b"somebody's"})
+        redirect, synced = Refilings.redirect, set[str]()
+        sync = Disk.sync
+
+        def syncing(disk: Disk, files: Any, folders: Any) -> None:
+            synced.update(folders)
+            sync(disk, files, folders)
+
+        monkeypatch.setattr(Disk, "sync", syncing)
+
+        def redirected(records: Refilings, other: Refiling) -> None:
+            assert {name for name in desk.files() if name.startswith("dog")} == {f"dog/s/{taken}"}
+            assert {os.path.join(desk.output.root, name) for name in ("cat/s", "dog/s")} <= synced
+            redirect(records, other)
+
+        monkeypatch.setattr(Refilings, "redirect", redirected)
+        desk.refiler().file([refiling])
+        files = desk.files()
+        assert files.pop(f"dog/s/{taken}") == b"somebody's"
+        assert sorted(files) == ["dog/s/x-1", "dog/s/x-1.json", "dog/s/x-1.xmp"]
+        assert desk.beside() == ["dog/s/x-1.xmp", "dog/s/x-1.json"]
+
+    def test_one_that_its_owner_took_away_or_linked_holds_nothing_up(self, desk: Desk, refiling: Refiling) -> None:
+        root = Path(desk.output.root)
+        (root / "cat/s/x.xmp").unlink()
+        (root / "elsewhere").rename(root / "away")
+        (root / "elsewhere").symlink_to("away")
+        desk.refiler().file([refiling])
+        assert (desk.said(), desk.beside()) == (ANEW, [place for _name, place in BESIDE])
+        assert desk.files()["away/x.json"] == _about("elsewhere/x.json")
+
+    def test_picture_that_cannot_be_moved_has_them_with_it(
+        self, desk: Desk, refiling: Refiling, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        rename = Disk.rename_new
+
+        def rename_new(disk: Disk, old: str, new: str, **named: Any) -> None:
+            if new == "x" and old == "x":
+                raise OSError(errno.EIO, "Input/output error")
+            rename(disk, old, new, **named)
+
+        monkeypatch.setattr(Disk, "rename_new", rename_new)
+        _done, ((_candidate, why),) = desk.refiler().file([refiling])
+        assert (why, desk.said(), desk.files()) == ("it cannot be moved: Input/output error", AS_IT_WAS, AS_FILED)
+        assert desk.beside() == [place for _name, place in BESIDE]
+
+    def test_one_that_may_have_moved_though_the_disk_says_no_comes_back(
+        self, desk: Desk, refiling: Refiling, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        rename = Disk.rename_new
+        failing: list[bool] = []
+
+        def rename_new(disk: Disk, old: str, new: str, **named: Any) -> None:
+            moves = failing.pop() if new == "x.json" and failing else None
+            if moves is not False:
+                rename(disk, old, new, **named)
+            if moves is not None:
+                raise OSError(errno.EIO, "Input/output error")
+
+        monkeypatch.setattr(Disk, "rename_new", rename_new)
+        for moves in (True, False):
+            failing.append(moves)
+            desk.refiler().file([refiling])
+            assert failing == []
+            assert (desk.said(), desk.files()) == (AS_IT_WAS, AS_FILED)
+
+    def test_disk_that_does_not_answer_leaves_the_plan(
+        self, desk: Desk, refiling: Refiling, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        desk.records.begin([refiling])
+        make_tree(Path(desk.output.root), {"dog/s": {}})
+        Path(desk.output.root, "cat/s/x.xmp").rename(Path(desk.output.root, "dog/s/x.xmp"))
+        monkeypatch.setattr("pigeonholed.following.beneath.folder", _raising(errno.EIO))
+        with pytest.raises(OSError, match="Input/output error"):
+            desk.refiler().resume()
+        monkeypatch.undo()
+        desk.refiler().resume()
+        assert (desk.said(), desk.files(), desk.beside()) == (ANEW, FILED_ANEW, list(BOTH))
+
+    def test_one_whose_way_back_is_taken_is_recorded_where_it_is(
+        self, desk: Desk, refiling: Refiling, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        rename = Disk.rename_new
+
+        def rename_new(disk: Disk, old: str, new: str, **named: Any) -> None:
+            if old == new == "x":
+                make_tree(Path(desk.output.root), {"cat/s/x.xmp": b"quick", "dog/s/x": b"quick"})
+            rename(disk, old, new, **named)
+
+        monkeypatch.setattr(Disk, "rename_new", rename_new)
+        desk.refiler().file([refiling])
+        files = desk.files()
+        assert files.pop("cat/s/x.xmp") == files.pop("dog/s/x") == b"quick"
+        assert files == {name.replace("/x", "/x-1"): content for name, content in FILED_ANEW.items()}
+        assert desk.beside() == ["dog/s/x-1.xmp", "dog/s/x-1.json"]
+
+    def test_power_cut_that_undid_only_their_moves_is_made_up_for(self, desk: Desk, refiling: Refiling) -> None:
+        desk.records.begin([refiling])
+        make_tree(Path(desk.output.root), {"dog/s/x.json": b"somebody's"})
+        Path(desk.output.root, "cat/s/x").rename(Path(desk.output.root, "dog/s/x"))
+        desk.refiler().resume()
+        assert (desk.said(), desk.beside()) == (ANEW, ["dog/s/x.xmp", "elsewhere/x.json"])
+        assert desk.files()["elsewhere/x.json"] == _about("elsewhere/x.json")
+
+    def test_where_the_picture_is_gone_they_are_taken_back(self, desk: Desk, refiling: Refiling) -> None:
+        desk.records.begin([refiling])
+        root = Path(desk.output.root)
+        make_tree(root, {"dog/s": {}})
+        (root / "cat/s/x.xmp").rename(root / "dog/s/x.xmp")
+        (root / "cat/s/x").unlink()
+        desk.refiler().resume()
+        assert (desk.said(), desk.beside()) == (AS_IT_WAS, [place for _name, place in BESIDE])
+        assert desk.files() == {place: _about(place) for _name, place in BESIDE}
+
+
 # -- killed at each step ----------------------------------------------------------------------------------------------
 
 
@@ -469,7 +653,7 @@ def _lives(place: Path, migrated_file: Path, killer: Killer, kills: list[int]) -
         if life == 0:
             names = (("cat/s/x", b"A"), ("cat/s/y", b"B"), ("cow/s/x", b"A"))
             for number, (name, content) in enumerate(names, 1):
-                desk.file(name, number, content)
+                desk.file(name, number, content, [(f"s/x{end}", f"{name}{end}") for end in (".xmp", ".json")])
             make_tree(place / "sorted", {"dog/s/x": b"somebody else's"})
         killer.left = instant
         try:
@@ -510,6 +694,10 @@ def _judge(desk: Desk) -> None:
     assert {row["destination"]: hashlib.sha256(files[row["destination"]]).hexdigest() for row in rows} == {
         row["destination"]: row["sha256"] for row in rows
     }
+    beside = [place for number in (1, 2, 3) for place in desk.beside(number)]
+    assert beside == [row["destination"] + end for row in rows for end in (".xmp", ".json")]
+    olds = [_about(f"{name}{end}") for name in ("cat/s/x", "cat/s/y", "cow/s/x") for end in (".xmp", ".json")]
+    assert [files.pop(place) for place in beside] == olds
     assert sorted(files) == ["cat/s/y", "dog/s/x-1", "dog/s/x-2"]
     assert {(row["model_version"], row["label"]) for row in rows} == {(2, "dog")}
     assert desk.predictions() == [pair for pair in NEW.ranked for _ in range(3)]

@@ -33,7 +33,19 @@ from pigeonholed.errors import Misconfigured
 from pigeonholed.finishing import Delivery, Finisher
 from pigeonholed.holding import Holds
 from pigeonholed.ignoring import NameFilter
-from pigeonholed.images import STAYS, Arrival, Decoded, Fingerprint, Placement, Reason, Rejected, Status, Withdrawn
+from pigeonholed.images import (
+    STAYS,
+    Arrival,
+    Decoded,
+    Duplicate,
+    Fingerprint,
+    Original,
+    Placement,
+    Reason,
+    Rejected,
+    Status,
+    Withdrawn,
+)
 from pigeonholed.imaging import PixelSpec
 from pigeonholed.ledger import Copy, Ledger, Plan
 from pigeonholed.memory import Memory
@@ -439,6 +451,81 @@ class TestClaimed:
         inbox = InboxSettings(name="camera", path=desk.inbox, model="tiny", action="none")
         with pytest.raises(OutputRefused, match="cannot read the inbox"):
             Probed(inbox, desk.output, desk.ledger)
+
+
+class TestDuplicates:
+    """`duplicates = "set-aside"` where files stay: of equal ones the first has a label, and nothing is set aside."""
+
+    @pytest.fixture
+    def twins(self, desk: Desk) -> Finisher:
+        delivery = replace(desk.delivery()["camera"], sets_aside=True)
+        return Finisher({"camera": delivery}, desk.ledger, Patience(), desk.filed.extend, desk.withdrawn.extend)
+
+    def note(self, desk: Desk, twins: Finisher, *numbers: int) -> None:
+        """Look at the same bytes, each time as another file of the inbox; given in another order than they came."""
+        outcomes = []
+        for number in numbers:
+            path = desk.inbox / f"s/{number}.png"
+            path.write_bytes(CONTENT)
+            status = os.lstat(path)
+            arrival = make_arrival(f"s/{number}.png", number, size=status.st_size, mtime_ns=status.st_mtime_ns)
+            arrival = replace(arrival, token=STAYS)
+            desk.ledger.claim([arrival])
+            outcomes.append(desk.classified(arrival))
+        twins.turn(outcomes[::-1])
+
+    def rows(self, desk: Desk) -> list[tuple[Any, ...]]:
+        columns = tables.images.c
+        query = sa.select(columns.id, columns.outcome, columns.label, columns.destination, columns.detail)
+        with desk.db.connect() as connection:
+            return [tuple(row) for row in connection.execute(query.order_by(columns.id))]
+
+    def contents(self, desk: Desk) -> list[int]:
+        with desk.db.connect() as connection:
+            return list(connection.scalars(sa.select(tables.contents.c.image_id)))
+
+    def test_the_first_that_arrived_is_sorted_and_the_others_say_whose_bytes_they_are(
+        self, desk: Desk, twins: Finisher
+    ) -> None:
+        self.note(desk, twins, 1, 2)
+        self.note(desk, twins, 3)
+        assert self.rows(desk) == [
+            (1, "sorted", "cat", None, None),
+            (2, "duplicate", None, None, "the same bytes as image 1"),
+            (3, "duplicate", None, None, "the same bytes as image 1"),
+        ]
+        assert self.contents(desk) == [1]
+        with desk.db.connect() as connection:
+            assert set(connection.scalars(sa.select(tables.predictions.c.image_id))) == {1}
+        assert read_tree(desk.inbox) == {"s": dict.fromkeys(("x.png", "1.png", "2.png", "3.png"), CONTENT)}
+
+    @pytest.mark.parametrize("hold", [True, False])
+    def test_after_its_original_was_returned_the_next_is_sorted(self, desk: Desk, twins: Finisher, hold: bool) -> None:
+        self.note(desk, twins, 1)
+        Returner(desk.ledger, desk.delivery(), Holds()).put_back(desk.ledger.filed(), hold=hold)
+        assert self.contents(desk) == []
+        self.note(desk, twins, 2)
+        assert self.rows(desk)[1][:2] == (2, "sorted")
+        assert self.contents(desk) == [2]
+
+    def test_original_that_is_taken_to_be_moved_makes_room_for_another(self, desk: Desk, twins: Finisher) -> None:
+        self.note(desk, twins, 1)
+        status = os.lstat(desk.inbox / "s/1.png")
+        desk.ledger.remember_inbox("camera", str(desk.inbox))
+        ledger = Ledger(desk.db, desk.ledger._writer)
+        ledger.claim([make_arrival("s/1.png", 2, size=status.st_size, mtime_ns=status.st_mtime_ns)])
+        assert self.contents(desk) == []
+        self.note(desk, twins, 3)
+        assert self.rows(desk)[2][:2] == (3, "sorted")
+
+    def test_one_that_no_model_saw_is_looked_at_again_when_its_original_has_gone(
+        self, desk: Desk, twins: Finisher
+    ) -> None:
+        seen = desk.classified(desk.claim())
+        twins.turn([Duplicate(seen.arrival, seen.fingerprint, 3, 4, Original(77, None))])
+        assert desk.statuses() == ["vanished"]
+        assert (self.contents(desk), [item.status for item in desk.withdrawn]) == ([], [Status.VANISHED])
+        assert not desk.custody.knows(PATH), "it arrives again"
 
 
 class TestOtherAction:

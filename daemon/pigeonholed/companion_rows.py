@@ -1,0 +1,39 @@
+"""The rows of sidecars: where those of a picture are, and how it is recorded that they are elsewhere."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+
+from pigeonholed.paths import to_text
+from pigeonholed.tables import sidecars
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sqlalchemy.engine import Connection
+
+
+def follow() -> sa.Update:
+    """The statement that records another place, or None where there is none any more."""
+    return (
+        sa.update(sidecars)
+        .where(sidecars.c.image_id == sa.bindparam("b_id"), sidecars.c.destination == sa.bindparam("b_from"))
+        .values(destination=sa.bindparam("b_destination"))
+    )
+
+
+def filed_with(connection: Connection, ids: Sequence[int]) -> dict[int, list[Any]]:
+    """The rows of what was filed with these pictures, by their ids; one look where no picture ever had any."""
+    columns, found = sidecars.c, dict[int, list[Any]]()
+    if ids and connection.execute(sa.select(columns.image_id).limit(1)).first() is not None:
+        query = sa.select(sidecars).where(columns.image_id.in_(ids), columns.destination.is_not(None))
+        for row in connection.execute(query.order_by(columns.image_id, columns.part)):
+            found.setdefault(row.image_id, []).append(row)
+    return found
+
+
+def followed(image: int, old: str, new: str | None) -> dict[str, Any]:
+    """The values of `follow` for one sidecar."""
+    return {"b_id": image, "b_from": to_text(old), "b_destination": None if new is None else to_text(new)}
