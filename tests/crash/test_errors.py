@@ -48,7 +48,7 @@ SHORTER = {
     "pigeonholed.supervising.Supervisor._LONGEST_PAUSE_S": 0.05,
 }
 REFUSALS = {69, 78}  # how a daemon may end that cannot start
-DEADLINE_S = 60.0
+DEADLINE_S = 300.0
 AT_REST = {"owner", "lock"}
 
 
