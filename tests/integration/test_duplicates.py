@@ -324,12 +324,15 @@ class TestSettingAside:
         desk.finish(as_duplicate(desk.classified(b"1", "y.png"), Original(1, "cat/x.png")))
         assert forgotten == ["camera"]
 
-    def test_inbox_that_does_not_ask_sorts_both_and_asks_nobody(self, desk: Desk) -> None:
+    def test_inbox_that_does_not_ask_sorts_both_and_asks_nobody(
+        self, desk: Desk, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def asked(_inbox: str, _hashes: list[str]) -> dict[str, Original]:
+            raise AssertionError
+
+        monkeypatch.setattr(desk.ledger, "originals", asked)
         desk.deliveries["camera"] = replace(desk.deliveries["camera"], sets_aside=False)
         desk.finisher = desk.new_finisher()
-        with desk.db.begin() as connection:
-            connection.exec_driver_sql("DROP TABLE contents")  # any question would fail now
-            connection.exec_driver_sql("CREATE TABLE contents (inbox, sha256, image_id)")
         desk.finish(desk.classified(b"1", "x.png"), desk.classified(b"1", "y.png"))
         assert [outcome for outcome, _label, _detail in desk.rows().values()] == ["sorted", "sorted"]
         assert known(desk.db) == []

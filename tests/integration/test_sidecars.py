@@ -38,7 +38,7 @@ from pigeonholed.patience import Patience
 from pigeonholed.placing import Placer
 from pigeonholed.returning import Returner
 from pigeonholed.watching import Rules, Watch
-from running import RENAMING, VARIANTS, Variant, Workspace, accompanied, environment, picture, until, working
+from running import FILING, RENAMING, Variant, Workspace, accompanied, environment, picture, until, working
 
 SUFFIXES = (".xmp", ".json")
 
@@ -587,7 +587,7 @@ def drop_some(workspace: Workspace) -> None:
     workspace.drop_with("grey.png", picture(120, 60, 120, 2), ".xmp")
 
 
-@pytest.mark.parametrize("variant", VARIANTS, ids=str)
+@pytest.mark.parametrize("variant", FILING, ids=str)
 def test_whole_program_takes_them_along_and_back(tmp_path: Path, forker: Forker, variant: Variant) -> None:
     with working(tmp_path, accompanied(variant)) as workspace:
         drop_some(workspace)
@@ -606,7 +606,7 @@ def test_whole_program_takes_them_along_and_back(tmp_path: Path, forker: Forker,
 
 
 def test_sidecar_alone_stays_and_counts_until_its_picture_comes(tmp_path: Path) -> None:
-    workspace = Workspace.make(tmp_path, variant=accompanied(VARIANTS[0]), listen="127.0.0.1:0")
+    workspace = Workspace.make(tmp_path, variant=accompanied(RENAMING), listen="127.0.0.1:0")
     with workspace.serving() as daemon:
 
         def waiting() -> int:

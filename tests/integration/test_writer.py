@@ -152,7 +152,7 @@ def test_each_wait_for_the_database_is_told_with_its_error(db: Engine) -> None:
     commits.fail = _away(3)
     told: list[Exception] = []
     with _started(db, on_retry=told.append) as writer:
-        writer.write([_change("a")])
+        writer.write([_change(db, "a")])
     assert [type(error) for error in told] == [sa.exc.OperationalError] * 3
 
 
