@@ -12,9 +12,9 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Engine
 
 from helpers import make_arrival
-from pigeonholed import tables
+from pigeonholed import duplicates, tables
 from pigeonholed.disk import WAITED_FOR
-from pigeonholed.images import Arrival, Fingerprint, Placement, Prediction, Reason, Status
+from pigeonholed.images import Arrival, Fingerprint, Original, Placement, Prediction, Reason, Status
 from pigeonholed.ledger import Copied, Found, Hold, Ledger, Plan
 from pigeonholed.paths import from_text
 from pigeonholed.results import Selection
@@ -347,6 +347,25 @@ def test_database_that_is_away_does_not_make_copied_files_new(db: Engine, ledger
     with pytest.raises(TimeoutError) as away:
         ledger.copied("camera", ["x.png"])
     assert away.value.errno in WAITED_FOR
+
+
+def test_database_that_refuses_for_good_is_not_taken_for_one_that_is_away(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_question: object) -> dict[str, Original]:
+        raise sa.exc.ProgrammingError("SELECT", {}, ValueError("no such column"))
+
+    monkeypatch.setattr(duplicates, "find", refused)
+    with pytest.raises(sa.exc.ProgrammingError):
+        ledger.originals("camera", [_SHA])
+
+
+def test_places_of_sidecars_are_known(db: Engine, ledger: Ledger, arrival: Arrival) -> None:
+    sidecar = {"part": 1, "source_path": "x.xmp", "size_bytes": 1, "mtime_ns": 1, "destination": "cat/x.xmp"}
+    with db.begin() as connection:
+        connection.execute(tables.sidecars.insert().values(image_id=arrival.id, **sidecar))
+    assert ledger.beside_pictures(["cat/x.xmp", "cat/y.xmp"]) == {"cat/x.xmp"}
+    assert ledger.beside_pictures([]) == set()
 
 
 def _lose(db: Engine) -> None:
