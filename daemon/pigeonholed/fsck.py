@@ -20,7 +20,8 @@ from pigeonholed.findings import Finding, Kind
 from pigeonholed.finishing import explanation_in
 from pigeonholed.images import Placement, Status
 from pigeonholed.judging import Judge
-from pigeonholed.output import PRIVATE, owner_of
+from pigeonholed.output import PRIVATE
+from pigeonholed.owning import owner_of
 from pigeonholed.paths import from_text, to_text
 from pigeonholed.placing import sidecar_of
 from pigeonholed.snapshot import snapshot

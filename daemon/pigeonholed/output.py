@@ -18,6 +18,7 @@ from pigeonholed.durable import write_file
 from pigeonholed.errors import Misconfigured, Unavailable
 from pigeonholed.images import STAYS
 from pigeonholed.locking import Held, Lock
+from pigeonholed.owning import owner_of
 
 if TYPE_CHECKING:
     from typing import Self
@@ -292,15 +293,6 @@ def _take_ownership(root: Path, private: str, identity: str) -> bool:
             f"choose another output folder, or the database that made this one"
         )
     return owner is None
-
-
-def owner_of(private: str) -> str | None:
-    """The identity of the database whose files are in the output of this work folder; None where nobody owns it."""
-    try:
-        with open(os.path.join(private, "owner"), encoding="ascii", errors="replace") as file:
-            return file.read(100).strip() or None
-    except FileNotFoundError:
-        return None
 
 
 def _renames(source: str, target: str) -> bool:

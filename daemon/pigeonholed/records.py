@@ -17,7 +17,8 @@ from pigeonholed.finishing import Delivery
 from pigeonholed.holding import Holds
 from pigeonholed.ledger import Ledger
 from pigeonholed.mending import Mender
-from pigeonholed.output import PRIVATE, Output, owner_of
+from pigeonholed.output import PRIVATE, Output
+from pigeonholed.owning import owner_of
 from pigeonholed.placing import Placer
 from pigeonholed.probing import Probed
 from pigeonholed.refiling import Refiler

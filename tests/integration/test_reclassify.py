@@ -250,7 +250,7 @@ def test_killed_at_calls_of_every_kind_nothing_is_lost_or_twice(site: Site) -> N
         return ended.code, ended.calls
 
     _code, calls = reclassified(2, Fault())
-    counts = Counter(call for call in calls if call.startswith("refiling.") or "images" in call)
+    counts = Counter(call for call in calls if call.startswith(("refiling.", "following.")) or "images" in call)
     assert {call.partition(":")[2] for call in counts} >= {"renameat2", "fsync"}, counts
     killed, version = 0, 1
     kills = [Fault("kill", site=call, first=number, after=after)

@@ -103,7 +103,7 @@ def check_rules(text: str, strict: str) -> None:
     for family in ours:
         # A base unit, a thing that is counted, or 1 for "it is so".
         assert family.name.endswith(
-            ("_seconds", "_ratio", "_images", "_files", "_info", "_available", "_total")
+            ("_seconds", "_ratio", "_images", "_files", "_info", "_available", "_events", "_total")
         ) or family.type == "counter", family.name  # fmt: skip
         assert {name for sample in family.samples for name in sample.labels} <= BOUNDED, family.name
     if shutil.which("promtool"):  # tests of the alerts say aloud where it is not
