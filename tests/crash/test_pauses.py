@@ -70,7 +70,7 @@ def test_locked_database_is_waited_for_and_no_batch_is_lost(forker: Forker, work
     until(workspace.filed, "the first files")
     other = sqlite3.connect(workspace.database, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
-    drop_twenty(workspace)
+    drop_twenty(workspace, "again/")  # originals that stay keep their names
     time.sleep(LONG_S)  # the lock must outlast the patience of SQLite
     other.execute("ROLLBACK")
     other.close()

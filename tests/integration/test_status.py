@@ -154,10 +154,15 @@ def test_json_is_what_the_daemon_says(config: Path) -> None:
     assert told["inboxes"][0]["drift"]["state"] == "too-few"
 
 
-def test_without_a_daemon_the_database_is_counted(config: Path, db: Engine) -> None:
+def name_database(config: Path, db: Engine) -> None:
+    """Let the configuration name the database, where it would not find it by itself."""
     if db.dialect.name != "sqlite":
         url = db.url.render_as_string(hide_password=False)
         config.write_text(f'{CONFIG}[database]\nurl = "{url}"\n')
+
+
+def test_without_a_daemon_the_database_is_counted(config: Path, db: Engine) -> None:
+    name_database(config, db)
     record(
         db,
         ("camera", "filed", "sorted"),
@@ -299,8 +304,8 @@ def test_watching_as_json_is_an_object_a_line(config: Path, monkeypatch: pytest.
 def test_watching_outlives_a_daemon_and_counts_once_without_one(
     config: Path, db: Engine, serving: ControlServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    name_database(config, db)
     record(db, ("camera", "filed", "sorted"))
-    db.dispose()
     seconds = iter(range(10))
 
     def pause(_seconds: float) -> None:
@@ -308,7 +313,8 @@ def test_watching_outlives_a_daemon_and_counts_once_without_one(
             case 0:
                 serving.close()
             case 1:
-                (config.parent / "pigeonholed.db").unlink()  # asked again, it would have nothing to say
+                with db.begin() as connection:  # asked again, it would say none
+                    connection.exec_driver_sql("UPDATE images SET status = 'returned'")
             case 2:
                 raise KeyboardInterrupt
 

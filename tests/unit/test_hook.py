@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 from structlog.testing import capture_logs
 
 from helpers import fingerprint_of, make_arrival
@@ -172,6 +173,12 @@ class Desk:
 
     def dropped(self) -> int:
         return int(self.metrics.hook_batches_dropped_total._value.get())
+
+
+@pytest.fixture(autouse=True)
+def every_level() -> None:
+    """A command that an earlier test ran may have set the log to warnings only."""
+    structlog.reset_defaults()
 
 
 @pytest.fixture
