@@ -23,8 +23,9 @@ ON_POSTGRES := tests/pipeline $(addprefix tests/integration/test_,$(addsuffix .p
 	conservation copying duplicates fsck hostile_names odd_files operations reclassify reclassifying recovery refiling \
 	reload sidecars staying swaps)) $(addprefix tests/crash/test_,$(addsuffix .py,kill pauses poison))
 
-# The sums of the metrics do not depend on how files come into our hands: one way is enough there.
-ONE_WAY := -k 'not (test_sum_holds and (hostile or copy))'
+# The sums of the metrics do not depend on how files come into our hands: one way is enough there. Answers that are lost three
+# times in a row take longer than the test waits; crash/test_outages.py loses one for real.
+ONE_WAY := -k 'not (test_sum_holds and (hostile or copy)) and not answer_is_lost'
 
 .PHONY: help install install-ray demo test test-postgres coverage mutants lint bench accuracy trust soak endurance
 .DELETE_ON_ERROR:
