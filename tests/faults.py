@@ -208,10 +208,12 @@ class Faults:
                 faults._said().append(said)
 
         def commit(dialect: Any, connection: Any) -> None:
-            name = "commit " + "+".join(dict.fromkeys(faults._said()))
+            said = tuple(dict.fromkeys(faults._said()))
             faults._said().clear()
             refuse = partial(_refuse, dialect.loaded_dbapi.OperationalError)
-            faults._pass(name, True, lambda: originally(dialect, connection), refuse)
+            # A transaction that only read has no answer to lose. Each new connection to a server begins with several of
+            # those: if they failed, too, no connection would come to be for the longest time.
+            faults._pass("commit " + "+".join(said), bool(said), lambda: originally(dialect, connection), refuse)
 
         DefaultDialect.do_commit = commit  # type: ignore[method-assign]
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from pigeonholed import database_url
-from pigeonholed.config_checks import check_together, faults_of
+from pigeonholed.config_checks import check_size, check_together, faults_of
 from pigeonholed.config_errors import ConfigError, Fault
 from pigeonholed.config_sources import Sources, state_of
 from pigeonholed.settings import MOST_PATH_BYTES, Address, DatabaseSettings, InboxSettings, Settings, Tables
@@ -71,6 +71,7 @@ def load_settings(
     sources = Sources(file)
     sources.add_environment(environ)
     sources.add_overrides(overrides or {})
+    check_size(sources)
     resolved = _resolved(sources.table, file.parent)
     settings = None
     faults = list(sources.faults)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pigeonholed import database_url
-from pigeonholed.config_errors import Fault, Location, allowed, dotted, model_of, nearest, shown, words_of
+from pigeonholed.config_errors import ConfigError, Fault, Location, allowed, dotted, model_of, nearest, shown, words_of
 from pigeonholed.config_sources import field_at
 from pigeonholed.labels import folded
 from pigeonholed.settings import MOST_PATH_BYTES, Address, Tables
@@ -100,6 +100,18 @@ def _elsewhere(key: str) -> str | None:
     return None
 
 
+def check_size(sources: Sources) -> None:
+    """Look at nothing of a configuration that has too many inboxes: each alone costs time and may be at fault.
+
+    Raises:
+        ConfigError: it has.
+    """
+    inboxes = sources.table.get("inbox")
+    if isinstance(inboxes, list) and len(inboxes) > _MOST_INBOXES:
+        problem = f"there are {len(inboxes)} inboxes, and at most {_MOST_INBOXES} are served by one service"
+        raise ConfigError([*sources.faults, Fault(str(sources.file), "inbox", None, problem)])
+
+
 def check_together(resolved: dict[str, Any], sources: Sources) -> list[Fault]:
     """Find the faults that only several values show together; values that are wrong by themselves are passed over."""
     inboxes = [inbox for inbox in _inboxes(resolved) if isinstance(inbox[1], dict)]
@@ -107,9 +119,6 @@ def check_together(resolved: dict[str, Any], sources: Sources) -> list[Fault]:
     if not resolved.get("inbox"):
         problem = "there is no inbox: add [[inbox]] with path, output and model"
         faults.append(Fault(str(sources.file), "inbox", None, problem))
-    if len(inboxes) > _MOST_INBOXES:
-        problem = f"there are {len(inboxes)} inboxes, and at most {_MOST_INBOXES} are served"
-        return [Fault(str(sources.file), "inbox", None, problem)]
     faults += islice(_without_output(inboxes, sources), _MOST_FAULTS)
     faults += islice(_twin_names(inboxes, sources), _MOST_FAULTS)
     faults += islice(_overlaps(_places(resolved, inboxes, sources.file), sources), _MOST_FAULTS)

@@ -452,6 +452,12 @@ def test_inboxes_of_one_name_are_refused(tmp_path: Path) -> None:
     assert "is the name of inbox.0 too, and names must be unique" in refusal(tmp_path, text)
 
 
+def test_more_inboxes_than_are_served_are_refused_by_one_sentence(tmp_path: Path) -> None:
+    told = refusal(tmp_path, MINIMAL * 1001)
+    assert "there are 1001 inboxes, and at most 1000 are served" in told
+    assert told.count("\n") <= 1
+
+
 @pytest.mark.parametrize("name", ["", "a/b", "..", ".a", "_a", "a\\nb", "con", "x" * 201])
 def test_a_name_that_cannot_be_a_folder_is_refused(tmp_path: Path, name: str) -> None:
     assert "inbox.0.name = " in refusal(tmp_path, inbox_with(f'name = "{name}"'))
