@@ -130,9 +130,10 @@ def main() -> None:
     import sqlalchemy.dialects.sqlite
 
     import pigeonholed.commands.run
+    import pigeonholed.config
     import pigeonholed.pipeline
 
-    assert all((alembic.command, openvino, psycopg, sqlalchemy.dialects, pigeonholed.pipeline))
+    assert all((alembic.command, openvino, psycopg, sqlalchemy.dialects, pigeonholed.config, pigeonholed.pipeline))
     for line in sys.stdin:
         request = json.loads(line)
         if "start" in request:

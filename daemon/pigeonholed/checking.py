@@ -18,10 +18,11 @@ from pigeonholed import database, hook, listening, tables
 from pigeonholed.bundle import BundleError
 from pigeonholed.classifying import DeviceUnavailable, find_gpu, trial
 from pigeonholed.errors import Misconfigured, Unavailable, UserError
+from pigeonholed.locking import holder_of
 from pigeonholed.output import PRIVATE, Output, OutputHeld
 from pigeonholed.paths import to_text
 from pigeonholed.pipeline import check_supported
-from pigeonholed.records import check_place
+from pigeonholed.records import check_place, lock_path, occupied
 from pigeonholed.store import ModelStore
 from pigeonholed.surroundings import warnings_of
 
@@ -102,7 +103,7 @@ def _state(settings: Settings) -> str:
     there = next(place for place in (folder, *folder.parents) if place.exists())
     try:
         tempfile.TemporaryFile(dir=there).close()
-        holder = listening.holder_of(settings)
+        holder = holder_of(settings.state.lock_file)
     except OSError as error:
         raise Misconfigured(
             f"cannot use the state folder {folder}: {error.strerror}; "
@@ -127,6 +128,9 @@ def _database(settings: Settings) -> str:
                 f"cannot use the database {file}: a folder, or something else that is no file, is there; "
                 "move it away, or name another in [database].url"
             )
+        writer = holder_of(lock_path(file))
+        if writer is not None and writer != holder_of(settings.state.lock_file):
+            raise database.DatabaseUnavailable(occupied(file, writer))
     with _opened(settings) as engine:
         shown = database.shown_of(engine)
         try:

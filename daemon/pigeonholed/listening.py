@@ -11,21 +11,10 @@ from typing import TYPE_CHECKING
 
 from pigeonholed.control_sockets import listen
 from pigeonholed.errors import Misconfigured, Unavailable
-from pigeonholed.locking import Held, Lock
+from pigeonholed.locking import holder_of
 
 if TYPE_CHECKING:
     from pigeonholed.settings import Settings
-
-
-def holder_of(settings: Settings) -> str | None:
-    """Which process serves the state folder; makes no lock file, for one of root's would be in a service's way."""
-    file = settings.state.dir / "pigeonholed.lock"
-    if file.exists():
-        try:
-            Lock.take(str(file)).release()
-        except Held as held:
-            return held.holder or "unknown"
-    return None
 
 
 def control(settings: Settings) -> str:
@@ -56,7 +45,11 @@ def control(settings: Settings) -> str:
     finally:
         with contextlib.suppress(OSError):
             probe.unlink()
-    return f"{path} can be made" if (holder := holder_of(settings)) is None else f"{path}, of process {holder} now"
+    return (
+        f"{path} can be made"
+        if (holder := holder_of(settings.state.lock_file)) is None
+        else f"{path}, of process {holder} now"
+    )
 
 
 def metrics(settings: Settings) -> str:
@@ -68,7 +61,7 @@ def metrics(settings: Settings) -> str:
     listening = settings.metrics.listen
     if listening is None:
         return "not served"
-    if (holder := holder_of(settings)) is not None:
+    if (holder := holder_of(settings.state.lock_file)) is not None:
         return f"{listening}, served by process {holder} now"
     family = socket.AF_INET6 if ":" in listening.host else socket.AF_INET
     try:

@@ -1,15 +1,19 @@
-"""Locks that say who holds what: one daemon a state folder, one database an output folder."""
+"""Locks that say who holds what: one daemon a state folder and a database file, one database an output folder."""
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
 import os
+import time
 from dataclasses import dataclass
 from typing import Self
 
 COMMAND = "command"
 """The purpose of a command that does one thing and ends."""
+
+_COMMANDS_END_WITHIN_S = 10.0
+_LOOK_EVERY_S = 0.05
 
 
 class Held(Exception):
@@ -54,11 +58,45 @@ class Lock:
             raise
         return cls(path, fd)
 
+    @classmethod
+    def take_after_commands(cls, path: str, *, purpose: str = "") -> Self:
+        """As `take`, but a command that holds the lock for a moment is waited for, up to 10 s.
+
+        Raises:
+            Held: another process has it, and is no command, or does not end.
+            OSError: the file cannot be made or locked.
+        """
+        gives_up_s = time.monotonic() + _COMMANDS_END_WITHIN_S
+        while True:
+            try:
+                return cls.take(path, purpose=purpose)
+            except Held as held:
+                if held.purpose != COMMAND or time.monotonic() >= gives_up_s:
+                    raise
+            time.sleep(_LOOK_EVERY_S)
+
     def release(self) -> None:
         """Give the lock back; the file stays, so that no second inode of that name can be locked."""
         with contextlib.suppress(OSError):  # what stands in the file is only for people to read
             os.ftruncate(self.fd, 0)
         os.close(self.fd)
+
+
+def holder_of(path: str) -> str | None:
+    """The pid of the process that holds a lock; None where nobody does.
+
+    Found without touching the lock: a daemon that starts at this moment must not find it taken.
+    """
+    try:
+        inode = str(os.stat(path).st_ino)
+        with open("/proc/locks", encoding="ascii", errors="replace") as table:
+            held = any(fields[1] == "FLOCK" and fields[5].endswith(f":{inode}") for fields in map(str.split, table))
+        if not held:
+            return None
+        with open(path, encoding="ascii", errors="replace") as file:
+            return file.read(64).partition(" ")[0].strip() or "unknown"
+    except (OSError, IndexError):
+        return None
 
 
 def _lock(fd: int, path: str) -> None:

@@ -27,7 +27,7 @@ from pigeonholed.filesystems import gives_events
 from pigeonholed.finishing import Finisher
 from pigeonholed.health import HealthServer
 from pigeonholed.ignoring import NameFilter
-from pigeonholed.locking import COMMAND, Held, Lock
+from pigeonholed.locking import Held, Lock
 from pigeonholed.metrics import Metrics, Reload, Stage
 from pigeonholed.onerun import OneRun
 from pigeonholed.operations import Operations
@@ -59,7 +59,6 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
-_COMMANDS_END_WITHIN_S = 10.0
 _LONGEST_WAIT_S = 5.0  # between two looks whether a fault of the machine has passed
 _CLOCK_REALTIME_COARSE = 5  # of Linux, which Python's `time` does not name: what local file systems put on files
 
@@ -220,25 +219,19 @@ class _Health:
 def _lock_state(settings: Settings, stack: ExitStack) -> None:
     """One writer at a time; a command that holds the lock for a moment is waited for, another daemon is not."""
     folder = settings.state.dir
-    deadline_s = time.monotonic() + _COMMANDS_END_WITHIN_S
-    while True:
-        try:
-            os.makedirs(folder, exist_ok=True)
-            lock = Lock.take(str(folder / "pigeonholed.lock"))
-            break
-        except Held as held:
-            if held.purpose == COMMAND and time.monotonic() < deadline_s:
-                time.sleep(0.05)
-                continue
-            raise Unavailable(
-                f"cannot start: process {held.holder or 'unknown'} already serves the state folder {folder}; "
-                "stop it first, or give this one a state folder of its own"
-            ) from None
-        except OSError as error:
-            raise Misconfigured(
-                f"cannot use the state folder {folder}: {error.strerror}; "
-                "let this user write to it, or choose another in [state].dir"
-            ) from None
+    try:
+        os.makedirs(folder, exist_ok=True)
+        lock = Lock.take_after_commands(settings.state.lock_file)
+    except Held as held:
+        raise Unavailable(
+            f"cannot start: process {held.holder or 'unknown'} already serves the state folder {folder}; "
+            "stop it first, or give this one a state folder of its own"
+        ) from None
+    except OSError as error:
+        raise Misconfigured(
+            f"cannot use the state folder {folder}: {error.strerror}; "
+            "let this user write to it, or choose another in [state].dir"
+        ) from None
     stack.callback(lock.release)
 
 

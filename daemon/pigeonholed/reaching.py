@@ -114,7 +114,7 @@ def _lock_path(settings: Settings) -> str:
         os.makedirs(settings.state.dir, exist_ok=True)
     except OSError as error:
         raise _refused(settings, error) from None
-    return os.fspath(settings.state.dir / "pigeonholed.lock")
+    return settings.state.lock_file
 
 
 def _refused(settings: Settings, error: OSError) -> Misconfigured:

@@ -16,6 +16,7 @@ from pigeonholed.filesystems import NETWORK, type_of
 from pigeonholed.finishing import Delivery
 from pigeonholed.holding import Holds
 from pigeonholed.ledger import Ledger
+from pigeonholed.locking import COMMAND, Held, Lock
 from pigeonholed.mending import Mender
 from pigeonholed.output import PRIVATE, Output
 from pigeonholed.owning import owner_of
@@ -116,6 +117,7 @@ def _open_database(
 ) -> Engine:
     if settings.database.file is not None:
         check_place(settings.database.file)
+        _lock(settings.database.file, stack, purpose="" if serving else COMMAND)
     engine = database.connect(settings.database.url)
     stack.callback(engine.dispose)
     waits = serving and settings.database.file is None
@@ -126,6 +128,38 @@ def _open_database(
             "database_not_durable", because="the server runs with fsync = off", risk="a power cut loses results"
         )
     return engine
+
+
+def lock_path(file: Path) -> str:
+    """Where it is said who writes to an SQLite file, whatever names it is known by."""
+    return f"{os.path.realpath(file)}.lock"
+
+
+def _lock(file: Path, stack: ExitStack, *, purpose: str) -> None:
+    """Ids are given out by the one process that writes: services with state folders of their own must not share a file.
+
+    A file of its own, because SQLite loses its locks when another descriptor of the database is closed.
+    """
+    try:
+        lock = Lock.take_after_commands(lock_path(file), purpose=purpose)
+    except Held as held:
+        raise database.DatabaseUnavailable(occupied(file, held.holder)) from None
+    except OSError as error:
+        raise database.DatabaseUnavailable(
+            f"cannot use the database {file}: {error.filename}: {error.strerror}; let this user write to that file"
+        ) from None
+    stack.callback(lock.release)
+    if os.geteuid() == 0:  # as SQLite does with its own: not in the way of a service that is not root
+        owner = os.stat(file if file.exists() else file.parent)
+        os.fchown(lock.fd, owner.st_uid, owner.st_gid)
+
+
+def occupied(file: Path, holder: str) -> str:
+    """What to tell of a database that another process writes to."""
+    return (
+        f"process {holder or 'unknown'} already writes to the database {file}, with another state folder; "
+        "stop it first, or give this one a database of its own"
+    )
 
 
 def check_place(file: Path) -> None:

@@ -163,6 +163,11 @@ class StateSettings(Section):
 
     dir: AnyPath = Path()
 
+    @property
+    def lock_file(self) -> str:
+        """Held by the process that serves, or by a command that stands in for it."""
+        return os.fspath(self.dir / "pigeonholed.lock")
+
 
 class DatabaseSettings(Section):
     """`[database]`."""

@@ -5,7 +5,7 @@ take the same ids for different files.
 
 The right is a lock of the very connection that writes. Whoever loses that connection has lost the right with it, and
 can do no harm; nothing of an earlier connection can still be committed once a later one has the lock. SQLite needs
-none of this: it is on the machine whose state folder is locked already.
+none of this: its file is on one machine, where a lock of the kernel says who writes to it (`records`).
 """
 
 from __future__ import annotations

@@ -23,12 +23,12 @@ from sqlalchemy.engine import Engine
 
 from pigeonholed import database, status_view
 from pigeonholed.cli import cli
-from pigeonholed.commands.status import follow, holder_of
+from pigeonholed.commands.status import follow
 from pigeonholed.control import ControlServer
 from pigeonholed.drift import Drift, State
 from pigeonholed.errors import Unavailable
 from pigeonholed.images import Placement
-from pigeonholed.locking import Lock
+from pigeonholed.locking import Lock, holder_of
 from pigeonholed.metrics import Stage
 from pigeonholed.statistics import InboxView, ModelStatus, Statistics
 from pigeonholed.tables import images
@@ -243,9 +243,9 @@ def test_a_database_that_is_none_is_one_clear_sentence(config: Path) -> None:
 
 def test_a_daemon_that_does_not_listen_yet_is_named_without_touching_its_lock(config: Path) -> None:
     lock_file = config.parent / "pigeonholed.lock"
-    assert holder_of(lock_file) is None
+    assert holder_of(str(lock_file)) is None
     code = (
-        "import sys; from pigeonholed.locking import Lock; lock = Lock.take(sys.argv[1]);"
+        "import sys; from pigeonholed.locking import Lock, holder_of; lock = Lock.take(sys.argv[1]);"
         "print(flush=True); sys.stdin.read()"
     )
     with subprocess.Popen(
@@ -257,7 +257,7 @@ def test_a_daemon_that_does_not_listen_yet_is_named_without_touching_its_lock(co
         holder.communicate()
     assert result.exit_code == 0
     assert f"process {holder.pid} holds the state folder but does not listen" in result.output.replace("\n", " ")
-    assert holder_of(lock_file) is None
+    assert holder_of(str(lock_file)) is None
     Lock.take(str(lock_file)).release()
 
 

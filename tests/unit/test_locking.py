@@ -6,11 +6,13 @@ import errno
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from pigeonholed.locking import Held, Lock
+from pigeonholed import locking
+from pigeonholed.locking import COMMAND, Held, Lock, holder_of
 
 
 def test_second_taker_is_refused_and_told_the_pid(tmp_path: Path) -> None:
@@ -96,3 +98,35 @@ def test_full_disk_leaves_no_lock_behind(tmp_path: Path, monkeypatch: pytest.Mon
         Lock.take(path)
     monkeypatch.undo()
     Lock.take(path).release()
+
+
+def test_command_that_holds_the_lock_is_waited_for_and_a_daemon_is_not(tmp_path: Path) -> None:
+    path = str(tmp_path / "lock")
+    command = Lock.take(path, purpose=COMMAND)
+    assert holder_of(path) == str(os.getpid())
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(Lock.take_after_commands, path)
+        with pytest.raises(TimeoutError):
+            waiting.result(0.2)
+        command.release()
+        daemon = waiting.result(10)
+    with pytest.raises(Held):
+        Lock.take_after_commands(path)
+    daemon.release()
+
+
+def test_command_that_does_not_end_is_not_waited_for_without_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(locking, "_COMMANDS_END_WITHIN_S", 0.1)
+    command = Lock.take(str(tmp_path / "lock"), purpose=COMMAND)
+    with pytest.raises(Held):
+        Lock.take_after_commands(command.path)
+    command.release()
+
+
+def test_nobody_holds_what_is_not_there_or_was_given_back(tmp_path: Path) -> None:
+    path = str(tmp_path / "lock")
+    assert holder_of(path) is None
+    Lock.take(path).release()
+    assert holder_of(path) is None

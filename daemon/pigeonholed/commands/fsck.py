@@ -73,14 +73,14 @@ def command(
       pigeonholed fsck --repair
       pigeonholed fsck --json | jq -r 'select(.kind == "missing") | .path'
     """  # noqa: D301 (\b is click's sign for lines that stay as they are)
-    from pigeonholed.commands.status import holder_of
     from pigeonholed.config import load_settings
     from pigeonholed.fsck import Check, Scope
+    from pigeonholed.locking import holder_of
 
     settings = load_settings(chosen_config(ctx, config))
     if inbox is not None and inbox not in {one.name for one in settings.inbox}:
         raise click.UsageError(f"there is no inbox {inbox!a}; there are {', '.join(o.name for o in settings.inbox)}")
-    resting = holder_of(settings.state.dir / "pigeonholed.lock") is None
+    resting = holder_of(settings.state.lock_file) is None
     with _progress() as progress:
         check = Check(settings, Scope(inbox, fast, resting), progress)
         found = mended = 0

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pigeonholed.commands import chosen_config, config_option
+from pigeonholed.locking import holder_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -99,21 +100,10 @@ def recorded(settings: Settings) -> Facts:
             facts[status] += count
     return {
         "running": False,
-        "holder": holder_of(settings.state.dir / "pigeonholed.lock"),
+        "holder": holder_of(settings.state.lock_file),
         "socket": to_text(str(settings.control.socket)),
         "inboxes": list(inboxes.values()),
     }
-
-
-def holder_of(lock_file: Path) -> str | None:
-    """The process that holds a lock, found without touching the lock: a daemon that starts must not find it taken."""
-    try:
-        inode = str(lock_file.stat().st_ino)
-        with open("/proc/locks", encoding="ascii", errors="replace") as table:
-            held = any(fields[1] == "FLOCK" and fields[5].endswith(f":{inode}") for fields in map(str.split, table))
-        return (lock_file.read_text("ascii", "replace").strip() or "unknown") if held else None
-    except (OSError, IndexError):
-        return None
 
 
 def _told(settings: Settings) -> Facts:
@@ -186,7 +176,7 @@ class _Looking:
             self._recorded = self._recorded or recorded(self._settings)
         except UserError as error:
             return {"running": None, "error": str(error)}
-        return self._recorded | {"holder": holder_of(self._settings.state.dir / "pigeonholed.lock")}
+        return self._recorded | {"holder": holder_of(self._settings.state.lock_file)}
 
 
 def _show_once(console: Console, facts: Facts, *, as_json: bool) -> None:
