@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pigeonholed.bundle import Bundle, Calibration, Input, Manifest, Threshold
+from pigeonholed.entries import Copy, Plan
 from pigeonholed.images import (
     Arrival,
     Classified,
@@ -27,7 +28,6 @@ from pigeonholed.images import (
     Rejected,
     Status,
 )
-from pigeonholed.ledger import Copy, Plan
 from pigeonholed.output import Output
 from pigeonholed.serving import Served
 

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from pigeonholed.companions import is_companion
 from pigeonholed.contents import sha256_of_open
+from pigeonholed.entries import Found, Hold
 from pigeonholed.finishing import explanation_in
 from pigeonholed.images import Placement, mtime_ns_of
 from pigeonholed.judging import is_clean
-from pigeonholed.ledger import Found, Hold
 from pigeonholed.origins import Source, Unclear, origin_of
 from pigeonholed.paths import from_text
 from pigeonholed.placing import sidecar_of

@@ -24,8 +24,8 @@ from pigeonholed.companions import beside, room_for
 from pigeonholed.custody import Renaming
 from pigeonholed.disk import is_folder, is_there, require_gone
 from pigeonholed.duplicates import Originals, compared, content_of
+from pigeonholed.entries import Plan
 from pigeonholed.images import Classified, Duplicate, Original, Placement, Status, Withdrawn, mtime_ns_of
-from pigeonholed.ledger import Plan
 from pigeonholed.log_lines import escaped
 from pigeonholed.metrics import Stage
 from pigeonholed.paths import to_text

@@ -19,12 +19,12 @@ from pigeonholed.adopting import Adopting
 from pigeonholed.companions import is_companion
 from pigeonholed.contents import holds, sha256_of_open
 from pigeonholed.disk import is_there
+from pigeonholed.entries import Filed, Plan
 from pigeonholed.findings import Kind
 from pigeonholed.finishing import explanation
 from pigeonholed.hold_folder import PART
 from pigeonholed.images import Arrival, Fingerprint, ImageFile, Placement, Reason
 from pigeonholed.judging import is_clean
-from pigeonholed.ledger import Filed, Plan
 from pigeonholed.paths import from_text, to_text
 from pigeonholed.placing import sidecar_of
 from pigeonholed.repairs import Batch, Item, Left, is_storable, opened

@@ -50,8 +50,9 @@ if TYPE_CHECKING:
     from pigeonholed.bundle import Bundle
     from pigeonholed.classifying import RuntimeOptions
     from pigeonholed.custody import Custody
+    from pigeonholed.entries import Plan
     from pigeonholed.holding import Holds
-    from pigeonholed.ledger import Ledger, Plan
+    from pigeonholed.ledger import Ledger
     from pigeonholed.output import Output
     from pigeonholed.records import Records
     from pigeonholed.reexamining import Outcome

@@ -26,9 +26,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from pigeonholed.custody import Refusal
+    from pigeonholed.entries import InFlight, Plan
     from pigeonholed.finishing import Delivery, Finisher
     from pigeonholed.images import Arrival
-    from pigeonholed.ledger import InFlight, Ledger, Plan
+    from pigeonholed.ledger import Ledger
     from pigeonholed.output import Output
 
 log = structlog.get_logger()

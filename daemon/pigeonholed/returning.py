@@ -27,9 +27,10 @@ from pigeonholed.placing import alternatives, sidecar_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from pigeonholed.entries import Companion, Filed
     from pigeonholed.finishing import Delivery
     from pigeonholed.holding import Holds
-    from pigeonholed.ledger import Companion, Filed, Ledger
+    from pigeonholed.ledger import Ledger
 
 log = structlog.get_logger()
 

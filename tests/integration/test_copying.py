@@ -24,11 +24,12 @@ from mounts import another_mount
 from pigeonholed import memory, recovery, tables
 from pigeonholed.copy_custody import Copying
 from pigeonholed.custody import Custody, Renaming
+from pigeonholed.entries import Copied, Copy, Plan
 from pigeonholed.finishing import Delivery, Finisher
 from pigeonholed.hold_folder import HOLD, HoldFolder, held_name
 from pigeonholed.holding import Holds
 from pigeonholed.images import Arrival, Fingerprint, Placement, Prediction
-from pigeonholed.ledger import Copied, Copy, Ledger, Plan
+from pigeonholed.ledger import Ledger
 from pigeonholed.memory import Memory, signature_of
 from pigeonholed.originals import Held, InPlace
 from pigeonholed.output import Output

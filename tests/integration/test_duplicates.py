@@ -21,6 +21,7 @@ from gauges import Scraped
 from helpers import files_of, make_arrival, make_classified, make_decoded, make_rejected, make_tree, place_in_work
 from pigeonholed import duplicates, ledger, tables
 from pigeonholed.duplicates import Originals, as_duplicate
+from pigeonholed.entries import Plan
 from pigeonholed.finishing import Delivery, Finisher
 from pigeonholed.holding import Holds
 from pigeonholed.images import (
@@ -34,7 +35,7 @@ from pigeonholed.images import (
     Reason,
     Status,
 )
-from pigeonholed.ledger import Ledger, Plan
+from pigeonholed.ledger import Ledger
 from pigeonholed.memory import Memory
 from pigeonholed.originals import InPlace
 from pigeonholed.output import Output

@@ -14,8 +14,9 @@ from sqlalchemy.engine import Engine
 from helpers import make_arrival
 from pigeonholed import duplicates, tables
 from pigeonholed.disk import WAITED_FOR
+from pigeonholed.entries import Copied, Found, Hold, Plan
 from pigeonholed.images import Arrival, Fingerprint, Original, Placement, Prediction, Reason, Status
-from pigeonholed.ledger import Copied, Found, Hold, Ledger, Plan
+from pigeonholed.ledger import Ledger
 from pigeonholed.paths import from_text
 from pigeonholed.results import Selection
 from pigeonholed.settling import Signature

@@ -29,6 +29,7 @@ from pigeonholed.copying import Copier
 from pigeonholed.custody import Custody, Renaming
 from pigeonholed.decoding import Demand, examine
 from pigeonholed.disk import Disk
+from pigeonholed.entries import Plan
 from pigeonholed.errors import Unavailable
 from pigeonholed.finishing import Delivery, Finisher
 from pigeonholed.hold_folder import HoldFolder
@@ -43,7 +44,7 @@ from pigeonholed.images import (
     Reason,
     Withdrawn,
 )
-from pigeonholed.ledger import Ledger, Plan
+from pigeonholed.ledger import Ledger
 from pigeonholed.memory import Memory
 from pigeonholed.metrics import Metrics
 from pigeonholed.originals import Held, InPlace

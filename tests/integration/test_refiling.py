@@ -19,10 +19,11 @@ from sqlalchemy.engine import Engine
 from helpers import files_of, make_arrival, make_tree
 from pigeonholed import database, tables
 from pigeonholed.disk import Disk
+from pigeonholed.entries import Plan
 from pigeonholed.errors import Unavailable
 from pigeonholed.finishing import Delivery, Finisher
 from pigeonholed.images import Fingerprint, ImageFile, Placement, Prediction, Status
-from pigeonholed.ledger import Ledger, Plan
+from pigeonholed.ledger import Ledger
 from pigeonholed.output import Output
 from pigeonholed.patience import Patience
 from pigeonholed.placing import Placer

@@ -29,6 +29,7 @@ from pigeonholed.cli import cli
 from pigeonholed.config import load_settings
 from pigeonholed.custody import Custody, Renaming
 from pigeonholed.decoding import Demand, examine
+from pigeonholed.entries import Copy, Plan
 from pigeonholed.errors import Misconfigured
 from pigeonholed.finishing import Delivery, Finisher
 from pigeonholed.holding import Holds
@@ -47,7 +48,7 @@ from pigeonholed.images import (
     Withdrawn,
 )
 from pigeonholed.imaging import PixelSpec
-from pigeonholed.ledger import Copy, Ledger, Plan
+from pigeonholed.ledger import Ledger
 from pigeonholed.memory import Memory
 from pigeonholed.metrics import Metrics
 from pigeonholed.operations import alone

@@ -29,9 +29,9 @@ from pigeonholed import finishing
 from pigeonholed.beneath import path_of
 from pigeonholed.custody import Custody, Renaming
 from pigeonholed.disk import Disk
+from pigeonholed.entries import Plan
 from pigeonholed.finishing import Delivery, Finisher, explains
 from pigeonholed.images import Arrival, Handled, Placement, Reason, Status, Withdrawn
-from pigeonholed.ledger import Plan
 from pigeonholed.output import Output
 from pigeonholed.patience import Patience
 from pigeonholed.placing import Placer
