@@ -8,19 +8,18 @@ from __future__ import annotations
 
 import errno
 import threading
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
-from pigeonholed import companion_rows, duplicates, tables
+from pigeonholed import companion_rows, duplicates, entry_rows, tables
 from pigeonholed.database import DatabaseUnavailable, unavailable
-from pigeonholed.entries import Companion, Copied, Filed, Hold, InFlight, Plan
-from pigeonholed.images import STAYS, Arrival, Fingerprint, ImageFile, Placement, Prediction, Reason, Status
+from pigeonholed.entries import Copied, Filed, Hold, InFlight, Plan
+from pigeonholed.images import STAYS, Arrival, Status
 from pigeonholed.paths import from_text, to_text
 from pigeonholed.postgres import passes
-from pigeonholed.settling import Signature
+from pigeonholed.reading import MANY, read, read_companions, read_filed
 from pigeonholed.steps import HoldState, Steps
 from pigeonholed.writer import Change, Writer
 
@@ -33,7 +32,6 @@ if TYPE_CHECKING:
     from pigeonholed.images import Original
     from pigeonholed.results import Selection
 
-_MANY = 500  # values in one query
 _PAGE = 20_000  # rows looked at in one transaction
 _IN_FLIGHT = (Status.CLAIMED.value, Status.INGESTED.value, Status.PLANNED.value)
 
@@ -53,11 +51,11 @@ class Ledger:
         self._writer = writer
         self._steps = Steps(engine.dialect)
         last = sa.select(sa.func.max(tables.images.c.id)).scalar_subquery()
-        ((identity, last_id),) = self._read(sa.select(tables.identity.c.id, last))
+        ((identity, last_id),) = read(self._engine, sa.select(tables.identity.c.id, last))
         self.identity = str(identity)
         self._last_id = int(last_id or 0)
         self._lock_of_ids = threading.Lock()
-        self._remembering = {row.name for row in self._read(_remembering())}
+        self._remembering = {row.name for row in read(self._engine, _remembering())}
 
     @property
     def reachable(self) -> bool:
@@ -77,41 +75,17 @@ class Ledger:
         A row that only says what one of them is (its inbox had `action = "none"`) becomes *returned*: it gets another.
         """
         now = datetime.now(UTC)
-        rows = [
-            {
-                "id": arrival.id,
-                "inbox": arrival.file.inbox,
-                "source_path": to_text(arrival.file.path),
-                "size_bytes": arrival.file.size,
-                "mtime_ns": arrival.file.mtime_ns,
-                "status": Status.CLAIMED.value,
-                "arrived_at": now,
-                "arrival": arrival.key,
-                "token": arrival.token,
-            }
-            for arrival in arrivals
-        ]
         again = [
-            {f"b_{key}": row[key] for key in ("inbox", "source_path", "size_bytes", "mtime_ns")}
-            for row, arrival in zip(rows, arrivals, strict=True)
+            entry_rows.of_version(arrival.file)
+            for arrival in arrivals
             if arrival.file.inbox in self._remembering and not arrival.stays
         ]
-        companions = [
-            {
-                "image_id": companion.id,
-                "part": companion.part,
-                "source_path": to_text(companion.file.path),
-                "size_bytes": companion.file.size,
-                "mtime_ns": companion.file.mtime_ns,
-            }
-            for arrival in arrivals
-            for companion in arrival.companions
-        ]
+        companions = [companion for arrival in arrivals for companion in arrival.companions]
         steps = self._steps
         self._writer.write(
             [
-                Change(steps.claim, rows),
-                Change(steps.companion, companions),
+                Change(steps.claim, [entry_rows.of_claim(arrival, now) for arrival in arrivals]),
+                Change(steps.companion, [entry_rows.of_companion(companion) for companion in companions]),
                 Change(steps.supersede, again),
                 Change(steps.superseded_content, again),
                 Change(steps.superseded, again),
@@ -121,41 +95,22 @@ class Ledger:
     def note(self, plans: Sequence[Plan]) -> None:
         """Record results of files that stay in their inboxes, and which these are: with it they are filed."""
         now = datetime.now(UTC)
-        rows = [_plan_row(plan, now) | {"b_status": Status.FILED.value, "b_filed_at": now} for plan in plans]
-        known = [
-            _copied_row(
-                plan.arrival.file.inbox,
-                plan.arrival.file.path,
-                Copied(_original_of(plan.fingerprint), plan.fingerprint.sha256 or "", plan.arrival.id),
-            )
-            for plan in plans
-        ]
+        filed = {"b_status": Status.FILED.value, "b_filed_at": now}
         self._writer.write(
             [
-                Change(self._steps.note, rows),
-                Change(self._steps.predict, [row for plan in plans for row in _prediction_rows(plan)]),
-                Change(self._steps.content, [_content_row(plan) for plan in plans if plan.stands]),
-                Change(self._steps.remember, known),
+                Change(self._steps.note, [entry_rows.of_plan(plan, now) | filed for plan in plans]),
+                Change(self._steps.predict, [row for plan in plans for row in entry_rows.of_predictions(plan)]),
+                Change(self._steps.content, [entry_rows.of_content(plan) for plan in plans if plan.stands]),
+                Change(self._steps.remember, [entry_rows.of_looked_at(plan) for plan in plans]),
             ]
         )
 
     def ingest(self, copies: Sequence[Copy]) -> None:
         """Record that private copies are durable: their originals may go."""
-        rows = [
-            {
-                "b_id": copy.arrival.id,
-                "b_token": copy.arrival.token,
-                "b_status": Status.INGESTED.value,
-                "b_part": copy.arrival.part,
-                "b_sha256": copy.fingerprint.sha256,
-                "b_size_bytes": copy.fingerprint.size,
-                "b_mtime_ns": copy.fingerprint.mtime_ns,
-            }
-            for copy in copies
-        ]
+        rows = [entry_rows.of_ingest(copy) for copy in copies]
         pictures, companions = ([row for row in rows if bool(row["b_part"]) is is_part] for is_part in (False, True))
         staying = [
-            _copied_row(
+            entry_rows.of_copied(
                 copy.arrival.file.inbox,
                 copy.arrival.file.path,
                 Copied(copy.original, copy.fingerprint.sha256, copy.arrival.id),
@@ -180,18 +135,20 @@ class Ledger:
         found: dict[str, Copied] = {}
         columns = tables.copied.c
         try:
-            for start in range(0, len(paths), _MANY):
-                texts = [to_text(path) for path in paths[start : start + _MANY]]
+            for start in range(0, len(paths), MANY):
+                texts = [to_text(path) for path in paths[start : start + MANY]]
                 query = sa.select(tables.copied).where(columns.inbox == inbox, columns.source_path.in_(texts))
                 query = query if looked_at else query.where(~_is_looked_at())
-                found |= {from_text(row.source_path): _copied(row) for row in self._read(query)}
+                found |= {from_text(row.source_path): entry_rows.to_copied(row) for row in read(self._engine, query)}
         except DatabaseUnavailable as away:
             raise TimeoutError(errno.ETIMEDOUT, str(away)) from away
         return found
 
     def remember(self, inbox: str, copied: Sequence[tuple[str, Copied]]) -> None:
         """Record that files that are known look otherwise now, though their contents are the same."""
-        self._writer.write([Change(self._steps.remember, [_copied_row(inbox, path, file) for path, file in copied])])
+        self._writer.write(
+            [Change(self._steps.remember, [entry_rows.of_copied(inbox, path, file) for path, file in copied])]
+        )
 
     def plan(self, plans: Sequence[Plan], filed: Sequence[Arrival] = ()) -> None:
         """Record where files will go, and that the ones of an earlier plan are there."""
@@ -199,10 +156,12 @@ class Ledger:
         self._writer.write(
             [
                 *self._filed(filed, now),
-                Change(self._steps.plan, [_plan_row(plan, now) for plan in plans]),
-                Change(self._steps.predict, [row for plan in plans for row in _prediction_rows(plan)]),
-                Change(self._steps.content, [_content_row(plan) for plan in plans if plan.stands]),
-                Change(self._steps.companion_planned, [row for plan in plans for row in _beside_rows(plan)]),
+                Change(self._steps.plan, [entry_rows.of_plan(plan, now) for plan in plans]),
+                Change(self._steps.predict, [row for plan in plans for row in entry_rows.of_predictions(plan)]),
+                Change(self._steps.content, [entry_rows.of_content(plan) for plan in plans if plan.stands]),
+                Change(
+                    self._steps.companion_planned, [row for plan in plans for row in entry_rows.of_places_beside(plan)]
+                ),
             ]
         )
 
@@ -222,9 +181,9 @@ class Ledger:
     def know_contents(self, inbox: str) -> None:
         """Know all contents that are filed in an inbox, also those of times when nobody asked; a page at a time."""
         columns = tables.images.c
-        rows = self._read(sa.select(tables.inboxes.c.contents_to).where(tables.inboxes.c.name == inbox))
+        rows = read(self._engine, sa.select(tables.inboxes.c.contents_to).where(tables.inboxes.c.name == inbox))
         known_to = rows[0].contents_to if rows else None
-        ((in_flight,),) = self._read(sa.select(sa.func.min(columns.id)).where(columns.status.in_(_IN_FLIGHT)))
+        ((in_flight,),) = read(self._engine, sa.select(sa.func.min(columns.id)).where(columns.status.in_(_IN_FLIGHT)))
         # What is in flight now may be planned by a process that does not write this down.
         most = self._last_id if in_flight is None else in_flight - 1
         for start in range(known_to or 0, self._last_id, _PAGE):
@@ -248,7 +207,7 @@ class Ledger:
     def poisons(self) -> set[str]:
         """The hashes of all pictures that were ever judged to be poison, also of those that were put back since."""
         query = sa.select(tables.images.c.sha256).where(tables.IS_POISON)
-        return {sha256 for (sha256,) in self._read(query) if sha256 is not None}
+        return {sha256 for (sha256,) in read(self._engine, query) if sha256 is not None}
 
     def close(self, arrivals: Sequence[Arrival], status: Status, detail: str) -> None:
         """End arrivals that leave no result: `vanished`, or `lost`."""
@@ -272,7 +231,7 @@ class Ledger:
         """Whether the model version of this digest was loaded for this database before; False where none answers."""
         query = sa.select(sa.exists().where(tables.models.c.digest == digest))
         try:
-            ((served,),) = self._read(query)
+            ((served,),) = read(self._engine, query)
         except (DatabaseUnavailable, sa.exc.DBAPIError):
             return False
         return bool(served)
@@ -280,17 +239,20 @@ class Ledger:
     def in_flight(self, seen_s: float) -> list[InFlight]:
         """What earlier processes left unfinished, oldest first."""
         columns = tables.images.c
-        rows = self._read(sa.select(tables.images).where(columns.status.in_(_IN_FLIGHT)).order_by(columns.id))
-        companions = self._companions([row.id for row in rows])
-        return [_in_flight(row, seen_s, companions.get(row.id, ())) for row in rows]
+        rows = read(self._engine, sa.select(tables.images).where(columns.status.in_(_IN_FLIGHT)).order_by(columns.id))
+        companions = read_companions(self._engine, [row.id for row in rows])
+        return [entry_rows.to_in_flight(row, seen_s, companions.get(row.id, ())) for row in rows]
 
     def arrivals(self, ids: Sequence[int]) -> list[tuple[Arrival, Status]]:
         """Arrivals by their ids, and how far they have come; those that nobody knows are left out."""
         found: list[tuple[Arrival, Status]] = []
-        companions = self._companions(ids)
-        for start in range(0, len(ids), _MANY):
-            query = sa.select(tables.images).where(tables.images.c.id.in_(ids[start : start + _MANY]))
-            found += [(_arrival(row, 0.0, companions.get(row.id, ())), Status(row.status)) for row in self._read(query)]
+        companions = read_companions(self._engine, ids)
+        for start in range(0, len(ids), MANY):
+            query = sa.select(tables.images).where(tables.images.c.id.in_(ids[start : start + MANY]))
+            found += [
+                (entry_rows.to_arrival(row, 0.0, companions.get(row.id, ())), Status(row.status))
+                for row in read(self._engine, query)
+            ]
         return found
 
     def filed(
@@ -312,7 +274,7 @@ class Ledger:
         )
         if before is not None:
             query = query.where(columns.id < before)
-        return self._all_filed(query.limit(most))
+        return read_filed(self._engine, query.limit(most))
 
     def filed_of(self, ids: Sequence[int]) -> dict[int, Filed]:
         """Results by their ids; those that are none, or are being put back, are left out."""
@@ -321,7 +283,7 @@ class Ledger:
         query = sa.select(tables.images).where(
             columns.id.in_(ids), columns.status == Status.FILED.value, columns.destination.is_not(None), ~leaving
         )
-        return {file.id: file for file in self._all_filed(query)}
+        return {file.id: file for file in read_filed(self._engine, query)}
 
     @property
     def last_id(self) -> int:
@@ -338,18 +300,22 @@ class Ledger:
         )
         sidecars = tables.sidecars.c
         beside = sa.select(sidecars.destination).where(sidecars.image_id > last_id, sidecars.destination.in_(texts))
-        return {from_text(row.destination) for row in (*self._read(query), *self._read(beside))} if texts else set()
+        return (
+            {from_text(row.destination) for row in (*read(self._engine, query), *read(self._engine, beside))}
+            if texts
+            else set()
+        )
 
     def beside_pictures(self, paths: Sequence[str]) -> set[str]:
         """Which of these places a picture's sidecar has, or had when its picture was filed; a walk through all."""
         column = tables.sidecars.c.destination
         query = sa.select(column).where(column.in_([to_text(path) for path in paths]))
-        return {from_text(row.destination) for row in self._read(query)} if paths else set()
+        return {from_text(row.destination) for row in read(self._engine, query)} if paths else set()
 
     def labels_of(self, model: str) -> set[str]:
         """Every label that a version of this model ever had, as far as one was loaded for this database."""
         query = sa.select(tables.models.c.labels).where(tables.models.c.name == model)
-        return {str(label) for row in self._read(query) for label in row.labels}
+        return {str(label) for row in read(self._engine, query) for label in row.labels}
 
     def amend(
         self,
@@ -381,17 +347,7 @@ class Ledger:
     def begin_return(self, files: Sequence[Filed], *, hold: bool) -> None:
         """Record that files are about to be put back."""
         state = HoldState.RETURNING if hold else HoldState.RETRYING
-        rows = [
-            {
-                "image_id": file.id,
-                "inbox": file.hold.inbox,
-                "source_path": to_text(file.hold.path),
-                "size_bytes": file.hold.size,
-                "mtime_ns": file.hold.mtime_ns,
-                "state": state.value,
-            }
-            for file in files
-        ]
+        rows = [entry_rows.of_return(file, state) for file in files]
         self._writer.write([Change(self._steps.hold, rows)])
 
     def end_return(self, files: Sequence[Filed]) -> None:
@@ -421,24 +377,7 @@ class Ledger:
             .join(tables.holds, columns.image_id == tables.images.c.id)
             .where(columns.state.in_([HoldState.RETURNING.value, HoldState.RETRYING.value]))
         )
-        return self._all_filed(query)
-
-    def _all_filed(self, query: sa.Select[Any]) -> list[Filed]:
-        rows = self._read(query)
-        companions = self._companions([row.id for row in rows])
-        return [_filed(row, companions.get(row.id, ())) for row in rows]
-
-    def _companions(self, ids: Sequence[int]) -> dict[int, list[Any]]:
-        """The rows of companions, by the ids of their pictures; one look where no picture ever had any."""
-        found: dict[int, list[Any]] = {}
-        columns = tables.sidecars.c
-        if not ids or not self._read(sa.select(columns.image_id).limit(1)):
-            return found
-        for start in range(0, len(ids), _MANY):
-            query = sa.select(tables.sidecars).where(columns.image_id.in_(ids[start : start + _MANY]))
-            for row in self._read(query.order_by(columns.image_id, columns.part)):
-                found.setdefault(row.image_id, []).append(row)
-        return found
+        return read_filed(self._engine, query)
 
     def holds(self) -> list[Hold]:
         """The files that are passed over, or are about to be."""
@@ -446,30 +385,15 @@ class Ledger:
         states = [HoldState.HELD.value, HoldState.RETURNING.value]
         # Of one path the newest comes last, and counts.
         query = sa.select(tables.holds).where(columns.state.in_(states)).order_by(columns.image_id)
-        return [Hold(row.inbox, from_text(row.source_path), row.size_bytes, row.mtime_ns) for row in self._read(query)]
+        return [entry_rows.to_hold(row) for row in read(self._engine, query)]
 
     def known_inboxes(self) -> set[str]:
         """The names of the inboxes that a daemon on this database has ever seen."""
-        return {name for (name,) in self._read(sa.select(tables.inboxes.c.name))}
+        return {name for (name,) in read(self._engine, sa.select(tables.inboxes.c.name))}
 
     def remember_inbox(self, name: str, path: str) -> None:
         """Record that an inbox exists."""
         self._writer.write([Change(self._steps.inbox, [{"name": name, "path": to_text(path)}])])
-
-    def _read(self, query: sa.Select[Any]) -> Sequence[Any]:
-        """Ask in a transaction of its own.
-
-        Raises:
-            DatabaseUnavailable: the database is away.
-            sqlalchemy.exc.DBAPIError: it has failed for good.
-        """
-        try:
-            with self._engine.connect() as connection:
-                return connection.execute(query).all()
-        except sa.exc.DBAPIError as error:
-            if passes(error):
-                raise unavailable(self._engine, error) from error
-            raise
 
     def _filed(self, arrivals: Sequence[Arrival], now: datetime) -> list[Change]:
         rows = [{"b_id": arrival.id, "b_token": arrival.token, "b_filed_at": now} for arrival in arrivals]
@@ -485,91 +409,6 @@ def _remembering() -> sa.Select[Any]:
 def _is_looked_at() -> sa.ColumnElement[bool]:
     """Whether a file that is known was only looked at."""
     return sa.exists().where(tables.images.c.id == tables.copied.c.image_id, tables.images.c.token == STAYS)
-
-
-def _original_of(read: Fingerprint) -> Signature:
-    return Signature(read.size, read.mtime_ns, read.ctime_ns, read.inode)
-
-
-def _copied_row(inbox: str, path: str, copied: Copied) -> dict[str, Any]:
-    return {
-        "inbox": inbox,
-        "source_path": to_text(path),
-        "size_bytes": copied.original.size,
-        "mtime_ns": copied.original.mtime_ns,
-        "ctime_ns": copied.original.ctime_ns,
-        "inode": copied.original.inode,
-        "sha256": copied.sha256,
-        "image_id": copied.image_id,
-    }
-
-
-def _copied(row: Any) -> Copied:
-    original = Signature(row.size_bytes, row.mtime_ns, row.ctime_ns, row.inode)
-    return Copied(original, row.sha256, row.image_id)
-
-
-def _plan_row(plan: Plan, now: datetime) -> dict[str, Any]:
-    prediction = plan.prediction
-    return {
-        "b_id": plan.arrival.id,
-        "b_token": plan.arrival.token,
-        "b_status": Status.PLANNED.value,
-        "b_sha256": plan.fingerprint.sha256,
-        "b_size_bytes": plan.fingerprint.size,
-        "b_mtime_ns": plan.fingerprint.mtime_ns,
-        "b_width": plan.width,
-        "b_height": plan.height,
-        "b_outcome": plan.placement.value,
-        "b_reason": None if plan.reason is None else plan.reason.value,
-        "b_detail": plan.detail,
-        "b_model": None if prediction is None else prediction.model,
-        "b_model_version": None if prediction is None else prediction.version,
-        "b_label": None if prediction is None else prediction.label,
-        "b_confidence": None if prediction is None else prediction.confidence,
-        "b_destination": to_text(plan.destination) or None,
-        "b_classified_at": None if prediction is None else now,
-    }
-
-
-def _content_row(plan: Plan) -> dict[str, Any]:
-    return {"inbox": plan.arrival.file.inbox, "sha256": plan.fingerprint.sha256, "image_id": plan.arrival.id}
-
-
-def _prediction_rows(plan: Plan) -> list[dict[str, Any]]:
-    if plan.prediction is None:
-        return []
-    return [
-        {"image_id": plan.arrival.id, "rank": rank, "label": label, "confidence": confidence}
-        for rank, (label, confidence) in enumerate(plan.prediction.ranked, 1)
-    ]
-
-
-def _beside_rows(plan: Plan) -> list[dict[str, Any]]:
-    return [
-        {"b_id": companion.id, "b_part": companion.part, "b_destination": to_text(place)}
-        for companion, place in zip(plan.arrival.companions, plan.beside, strict=True)
-    ]
-
-
-def _filed(row: Any, companions: Sequence[Any]) -> Filed:
-    hold = Hold(row.inbox, from_text(row.source_path), row.size_bytes, row.mtime_ns)
-    return Filed(
-        row.id,
-        hold,
-        from_text(row.destination or ""),
-        Placement(row.outcome),
-        row.sha256,
-        row.arrival,
-        row.reason,
-        row.detail,
-        row.filed_at,
-        tuple(
-            Companion(from_text(part.source_path), from_text(part.destination))
-            for part in companions
-            if part.destination is not None
-        ),
-    )
 
 
 def _found_row(found: Found, now: datetime) -> dict[str, Any]:
@@ -591,45 +430,3 @@ def _found_row(found: Found, now: datetime) -> dict[str, Any]:
         "arrival": found.arrival,
         "token": "found",
     }
-
-
-def _arrival(row: Any, seen_s: float, companions: Sequence[Any]) -> Arrival:
-    file = ImageFile(row.inbox, from_text(row.source_path), row.size_bytes, row.mtime_ns)
-    arrival = Arrival(row.id, file, row.arrival, row.token, seen_s, row.deaths)
-    return arrival.with_companions(
-        (
-            part.part,
-            ImageFile(row.inbox, from_text(part.source_path), part.size_bytes, part.mtime_ns),
-            part.sha256 is not None,
-        )
-        for part in companions
-    )
-
-
-def _in_flight(row: Any, seen_s: float, companions: Sequence[Any]) -> InFlight:
-    if row.status == Status.PLANNED:  # what was not taken by then has never come along
-        companions = [part for part in companions if part.destination is not None]
-        arrival = _arrival(row, seen_s, companions)
-        beside = tuple(from_text(part.destination) for part in companions)
-        return InFlight(arrival, row.attempts, replace(_plan_of(row, arrival), beside=beside))
-    arrival = _arrival(row, seen_s, companions)
-    copied = Fingerprint(row.sha256, row.size_bytes, row.mtime_ns) if row.status == Status.INGESTED else None
-    return InFlight(arrival, row.attempts, None, copied)
-
-
-def _plan_of(row: Any, arrival: Arrival) -> Plan:
-    """The plan as it was committed; of the prediction the best label, which is all that a move needs."""
-    prediction = None
-    if row.label is not None:
-        prediction = Prediction(row.model, row.model_version, ((row.label, row.confidence),))
-    return Plan(
-        arrival,
-        Fingerprint(row.sha256, row.size_bytes, row.mtime_ns),
-        Placement(row.outcome),
-        from_text(row.destination),
-        prediction,
-        None if row.reason is None else Reason(row.reason),
-        row.detail,
-        row.width,
-        row.height,
-    )
