@@ -15,6 +15,7 @@ from sqlalchemy.engine import Engine
 from helpers import FakeClock
 from mounts import another_mount
 from pigeonholed import database
+from pigeonholed.known_contents import KnownContents
 from pigeonholed.ledger import Ledger
 from pigeonholed.output import Output
 from pigeonholed.patience import Patience
@@ -139,6 +140,12 @@ def writer(db: Engine) -> Iterator[Writer]:
 def ledger(db: Engine, writer: Writer) -> Ledger:
     """A ledger on a real database."""
     return Ledger(db, writer)
+
+
+@pytest.fixture
+def contents(db: Engine, writer: Writer) -> KnownContents:
+    """What is filed in the same database, for inboxes that set duplicates aside."""
+    return KnownContents(db, writer)
 
 
 @pytest.fixture

@@ -23,6 +23,7 @@ from pigeonholed.images import (
     Decoded,
     Fingerprint,
     ImageFile,
+    Original,
     Prediction,
     Reason,
     Rejected,
@@ -257,6 +258,13 @@ class FakeLedger:
     def named(self, name: str) -> list[Any]:
         """What was asked under one name."""
         return [what for step, what in self.steps if step == name]
+
+
+class NothingFiled:
+    """Known contents for inboxes that do not set duplicates aside: nobody asks for them."""
+
+    def originals(self, inbox: str, hashes: Sequence[str]) -> dict[str, Original]:
+        raise AssertionError(f"{inbox} asked for {hashes}")
 
 
 def lines(items: Iterable[str]) -> str:

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from pigeonholed.custody import Custody
+    from pigeonholed.duplicates import Filed
     from pigeonholed.images import Arrival, Handled, Outcome
     from pigeonholed.ledger import Ledger
     from pigeonholed.output import Output
@@ -85,6 +86,7 @@ class Finisher:
     Args:
         deliveries: by inbox.
         ledger: records plans and confirmations.
+        contents: what is filed, for inboxes that set duplicates aside.
         patience: waits for full disks and lost mounts.
         on_filed: told of the plans that have become results, once each.
         on_withdrawn: told of arrivals that leave no result, once each.
@@ -96,6 +98,7 @@ class Finisher:
         self,
         deliveries: Mapping[str, Delivery],
         ledger: Ledger,
+        contents: Filed,
         patience: Patience,
         on_filed: Callable[[Sequence[Plan]], None],
         on_withdrawn: Callable[[Sequence[Withdrawn]], None],
@@ -110,7 +113,7 @@ class Finisher:
         self._on_taken = on_taken
         self._timed = timed
         asking = [inbox for inbox, delivery in deliveries.items() if delivery.sets_aside]
-        self._originals = Originals(asking, ledger, patience, "file")
+        self._originals = Originals(asking, contents, patience, "file")
         self._moved: list[Plan] = []
         self._folders: dict[Output, set[str]] = {}
         self._drafts: set[str] = set()  # reasons that are durable with the next sync, or are already

@@ -13,12 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
-from pigeonholed import companion_rows, duplicates, entry_rows, tables
-from pigeonholed.database import DatabaseUnavailable, unavailable
+from pigeonholed import companion_rows, entry_rows, tables
+from pigeonholed.database import DatabaseUnavailable
 from pigeonholed.entries import Copied, Filed, Hold, InFlight, Plan
-from pigeonholed.images import STAYS, Arrival, Status
+from pigeonholed.images import IN_FLIGHT, STAYS, Arrival, Status
 from pigeonholed.paths import from_text, to_text
-from pigeonholed.postgres import passes
 from pigeonholed.reading import MANY, read, read_companions, read_filed
 from pigeonholed.steps import HoldState, Steps
 from pigeonholed.writer import Change, Writer
@@ -29,11 +28,7 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import Engine
 
     from pigeonholed.entries import Copy, Found
-    from pigeonholed.images import Original
     from pigeonholed.results import Selection
-
-_PAGE = 20_000  # rows looked at in one transaction
-_IN_FLIGHT = (Status.CLAIMED.value, Status.INGESTED.value, Status.PLANNED.value)
 
 
 class Ledger:
@@ -165,33 +160,6 @@ class Ledger:
             ]
         )
 
-    def originals(self, inbox: str, hashes: Sequence[str]) -> dict[str, Original]:
-        """Of these hashes, those that are filed in an inbox or about to be, but for duplicates and what was rejected.
-
-        Raises:
-            TimeoutError: the database is away.
-        """
-        try:
-            return duplicates.find(self._engine, inbox, hashes)
-        except sa.exc.DBAPIError as error:
-            if not passes(error):
-                raise
-            raise TimeoutError(errno.ETIMEDOUT, str(unavailable(self._engine, error))) from error
-
-    def know_contents(self, inbox: str) -> None:
-        """Know all contents that are filed in an inbox, also those of times when nobody asked; a page at a time."""
-        columns = tables.images.c
-        rows = read(self._engine, sa.select(tables.inboxes.c.contents_to).where(tables.inboxes.c.name == inbox))
-        known_to = rows[0].contents_to if rows else None
-        ((in_flight,),) = read(self._engine, sa.select(sa.func.min(columns.id)).where(columns.status.in_(_IN_FLIGHT)))
-        # What is in flight now may be planned by a process that does not write this down.
-        most = self._last_id if in_flight is None else in_flight - 1
-        for start in range(known_to or 0, self._last_id, _PAGE):
-            end = min(start + _PAGE, self._last_id)
-            pages = [{"b_inbox": inbox, "b_from": start, "b_to": end}]
-            known = [{"b_inbox": inbox, "b_known": min(end, most)}]
-            self._writer.write([Change(self._steps.contents_of, pages), Change(self._steps.contents_known, known)])
-
     def confirm(self, filed: Sequence[Arrival]) -> None:
         """Record that files are at their planned destinations, durably."""
         self._writer.write(self._filed(filed, datetime.now(UTC)))
@@ -239,7 +207,8 @@ class Ledger:
     def in_flight(self, seen_s: float) -> list[InFlight]:
         """What earlier processes left unfinished, oldest first."""
         columns = tables.images.c
-        rows = read(self._engine, sa.select(tables.images).where(columns.status.in_(_IN_FLIGHT)).order_by(columns.id))
+        unfinished = columns.status.in_([status.value for status in IN_FLIGHT])
+        rows = read(self._engine, sa.select(tables.images).where(unfinished).order_by(columns.id))
         companions = read_companions(self._engine, [row.id for row in rows])
         return [entry_rows.to_in_flight(row, seen_s, companions.get(row.id, ())) for row in rows]
 

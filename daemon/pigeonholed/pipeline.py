@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from pigeonholed.custody import Custody
     from pigeonholed.entries import Plan
     from pigeonholed.holding import Holds
-    from pigeonholed.ledger import Ledger
+    from pigeonholed.known_contents import KnownContents
     from pigeonholed.output import Output
     from pigeonholed.records import Records
     from pigeonholed.reexamining import Outcome
@@ -127,6 +127,7 @@ def build(
         finisher = Finisher(
             deliveries,
             ledger,
+            records.contents,
             patience,
             _on_filed(settings, reporter, metrics, statistics, stack),
             reporter.withdrawn,
@@ -134,7 +135,7 @@ def build(
             lambda stage: metrics.stage_duration_seconds.labels(stage).time(),
         )
         progress.main.begin("taking up what was in flight", LONG_S)
-        _know_contents(settings, ledger)
+        _know_contents(settings, records.contents)
         resumed = recovery.recover(ledger, finisher, deliveries, time.monotonic(), patience, metrics)
 
         def waits_for(stage: Stage) -> Callable[[], bool]:
@@ -142,7 +143,7 @@ def build(
 
         claiming_task = progress.task("taking files in", waits=waits_for(Stage.CLAIM))
         filing_task = progress.task("filing", waits=waits_for(Stage.FILE))
-        engine = LocalEngine(routes, sizes, ledger, crew, patience, metrics)
+        engine = LocalEngine(routes, sizes, ledger, records.contents, crew, patience, metrics)
         stack.callback(engine.abort)  # ends its threads where the service is never run
         feeds = [
             Feed(
@@ -243,11 +244,11 @@ def _lock_state(settings: Settings, stack: ExitStack) -> None:
     stack.callback(lock.release)
 
 
-def _know_contents(settings: Settings, ledger: Ledger) -> None:
+def _know_contents(settings: Settings, contents: KnownContents) -> None:
     """What is filed of inboxes that set duplicates aside, whenever they began to."""
     for inbox in settings.inbox:
         if inbox.duplicates == "set-aside":
-            ledger.know_contents(inbox.name)
+            contents.know(inbox.name)
 
 
 def check_supported(settings: Settings) -> None:

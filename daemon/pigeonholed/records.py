@@ -15,6 +15,7 @@ from pigeonholed.errors import Misconfigured, Unavailable
 from pigeonholed.filesystems import NETWORK, type_of
 from pigeonholed.finishing import Delivery
 from pigeonholed.holding import Holds
+from pigeonholed.known_contents import KnownContents
 from pigeonholed.ledger import Ledger
 from pigeonholed.mending import Mender
 from pigeonholed.output import PRIVATE, Output
@@ -47,6 +48,7 @@ class Records:
     Attributes:
         engine: the database.
         ledger: its rows.
+        contents: what is filed, for inboxes that set duplicates aside.
         outputs: by inbox; several may have the same.
         deliveries: by inbox.
         holds: what is passed over.
@@ -59,6 +61,7 @@ class Records:
 
     engine: Engine
     ledger: Ledger
+    contents: KnownContents
     outputs: dict[str, Output]
     deliveries: dict[str, Delivery]
     holds: Holds
@@ -97,7 +100,7 @@ def open_records(
         writer.start()
         stack.callback(writer.stop)
         writer.begin()  # before the ledger looks for the last id: nobody else gives out any from now on
-        ledger, refilings = Ledger(engine, writer), Refilings(engine, writer)
+        ledger, contents, refilings = Ledger(engine, writer), KnownContents(engine, writer), Refilings(engine, writer)
         check_inboxes(settings, ledger, serving=serving)
         outputs = _open_outputs(settings, ledger, stack)
         deliveries = {inbox.name: _delivery(inbox, outputs[inbox.name], ledger, stack) for inbox in settings.inbox}
@@ -108,7 +111,7 @@ def open_records(
         refiler.resume()
         store = ModelStore(settings.models.dir)
         mender = Mender(ledger, {output.root: output for output in outputs.values()}, settings.inbox, store)
-        yield Records(engine, ledger, outputs, deliveries, holds, returner, refilings, refiler, store, mender)
+        yield Records(engine, ledger, contents, outputs, deliveries, holds, returner, refilings, refiler, store, mender)
 
 
 def _open_database(

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from pigeonholed import database, imaging
-from pigeonholed.duplicates import Originals, compared, content_of, find
+from pigeonholed.duplicates import Originals, compared, content_of
 from pigeonholed.errors import Misconfigured
 from pigeonholed.images import Classified, Duplicate, Original, Rejected, Withdrawn
+from pigeonholed.known_contents import find
 from pigeonholed.looking import Looker
 from pigeonholed.paths import to_text
 from pigeonholed.patience import Patience

@@ -19,7 +19,7 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.engine import Engine
 
-from helpers import fingerprint_of, make_arrival, make_tree, png, read_tree
+from helpers import NothingFiled, fingerprint_of, make_arrival, make_tree, png, read_tree
 from mounts import another_mount
 from pigeonholed import memory, recovery, tables
 from pigeonholed.copy_custody import Copying
@@ -97,6 +97,7 @@ class Desk:
         finisher = Finisher(
             self.delivery(),
             self.ledger,
+            NothingFiled(),
             Patience(),
             lambda plans: self.filed.extend(plan.arrival.id for plan in plans),
             lambda items: self.lost.extend(item.arrival.id for item in items),

@@ -12,10 +12,10 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Engine
 
 from helpers import make_arrival
-from pigeonholed import duplicates, tables
+from pigeonholed import tables
 from pigeonholed.disk import WAITED_FOR
 from pigeonholed.entries import Copied, Found, Hold, Plan
-from pigeonholed.images import Arrival, Fingerprint, Original, Placement, Prediction, Reason, Status
+from pigeonholed.images import Arrival, Fingerprint, Placement, Prediction, Reason, Status
 from pigeonholed.ledger import Ledger
 from pigeonholed.paths import from_text
 from pigeonholed.results import Selection
@@ -348,17 +348,6 @@ def test_database_that_is_away_does_not_make_copied_files_new(db: Engine, ledger
     with pytest.raises(TimeoutError) as away:
         ledger.copied("camera", ["x.png"])
     assert away.value.errno in WAITED_FOR
-
-
-def test_database_that_refuses_for_good_is_not_taken_for_one_that_is_away(
-    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refused(*_question: object) -> dict[str, Original]:
-        raise sa.exc.ProgrammingError("SELECT", {}, ValueError("no such column"))
-
-    monkeypatch.setattr(duplicates, "find", refused)
-    with pytest.raises(sa.exc.ProgrammingError):
-        ledger.originals("camera", [_SHA])
 
 
 def test_places_of_sidecars_are_known(db: Engine, ledger: Ledger, arrival: Arrival) -> None:

@@ -20,7 +20,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Engine
 
 import auditor
-from helpers import files_of, lines, make_arrival, make_served, make_tree, png, read_tree
+from helpers import NothingFiled, files_of, lines, make_arrival, make_served, make_tree, png, read_tree
 from mounts import another_mount
 from pigeonholed import database, recovery, tables
 from pigeonholed.claiming import Claimer, Feed
@@ -120,7 +120,7 @@ class Desk:
             reporter.withdrawn(items)
             self.lost.extend(item.arrival.id for item in items)
 
-        finisher = Finisher(deliveries, self.ledger, Patience(), filed, withdrawn)
+        finisher = Finisher(deliveries, self.ledger, NothingFiled(), Patience(), filed, withdrawn)
         again = recovery.recover(self.ledger, finisher, deliveries, 0.0, metrics=self.metrics)
         assert self.metrics.accounts.in_flight("camera") == len(again)
         assert self.metrics.accounts.unaccounted("camera") == 0
@@ -469,7 +469,7 @@ class Life:
         self.output = output = Output.open(self.place / "sorted", ledger.identity)
         custody = _custody_of(self.custody, str(self.place / "inbox"), output, ledger)
         delivery = {"camera": Delivery(str(self.place / "inbox"), output, Placer(), custody)}
-        finisher = Finisher(delivery, ledger, Patience(), lambda _plans: None, lambda _items: None)
+        finisher = Finisher(delivery, ledger, NothingFiled(), Patience(), lambda _plans: None, lambda _items: None)
         served, policies = make_served(), {"camera": Policy(None, 5)}
         ledger.record_model("tiny", 1, "0" * 64, served.bundle.labels)
 

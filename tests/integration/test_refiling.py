@@ -16,7 +16,7 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.engine import Engine
 
-from helpers import files_of, make_arrival, make_tree
+from helpers import NothingFiled, files_of, make_arrival, make_tree
 from pigeonholed import database, tables
 from pigeonholed.disk import Disk
 from pigeonholed.entries import Plan
@@ -423,7 +423,7 @@ class TestResume:
         deliveries = desk.deliveries.copy()
         desk.deliveries.clear()
         desk.refiler().resume()
-        finisher = Finisher({}, desk.ledger, Patience(), lambda _plans: None, lambda _items: None)
+        finisher = Finisher({}, desk.ledger, NothingFiled(), Patience(), lambda _plans: None, lambda _items: None)
         assert recover(desk.ledger, finisher, {}, 0.0) == []
         assert desk.said()[0] == "planned"
         desk.deliveries.update(deliveries)

@@ -22,7 +22,16 @@ from sqlalchemy.engine import Engine
 from auditor import audit
 from crash.test_poison import Ward
 from forking import Forker, forking
-from helpers import fingerprint_of, make_arrival, make_classified, make_rejected, make_tree, png, read_tree
+from helpers import (
+    NothingFiled,
+    fingerprint_of,
+    make_arrival,
+    make_classified,
+    make_rejected,
+    make_tree,
+    png,
+    read_tree,
+)
 from pigeonholed import recovery, staying, tables
 from pigeonholed.claiming import Claimer, Feed
 from pigeonholed.cli import cli
@@ -48,6 +57,7 @@ from pigeonholed.images import (
     Withdrawn,
 )
 from pigeonholed.imaging import PixelSpec
+from pigeonholed.known_contents import KnownContents
 from pigeonholed.ledger import Ledger
 from pigeonholed.memory import Memory
 from pigeonholed.metrics import Metrics
@@ -120,7 +130,9 @@ class Desk:
         return {"camera": Delivery(str(self.inbox), self.output, Placer(), self.custody, self.nowhere)}
 
     def finisher(self) -> Finisher:
-        return Finisher(self.delivery(), self.ledger, Patience(), self.filed.extend, self.withdrawn.extend)
+        return Finisher(
+            self.delivery(), self.ledger, NothingFiled(), Patience(), self.filed.extend, self.withdrawn.extend
+        )
 
     def noted(self, number: int = 1) -> Arrival:
         """A file that was looked at."""
@@ -458,9 +470,11 @@ class TestDuplicates:
     """`duplicates = "set-aside"` where files stay: of equal ones the first has a label, and nothing is set aside."""
 
     @pytest.fixture
-    def twins(self, desk: Desk) -> Finisher:
+    def twins(self, desk: Desk, contents: KnownContents) -> Finisher:
         delivery = replace(desk.delivery()["camera"], sets_aside=True)
-        return Finisher({"camera": delivery}, desk.ledger, Patience(), desk.filed.extend, desk.withdrawn.extend)
+        return Finisher(
+            {"camera": delivery}, desk.ledger, contents, Patience(), desk.filed.extend, desk.withdrawn.extend
+        )
 
     def note(self, desk: Desk, twins: Finisher, *numbers: int) -> None:
         """Look at the same bytes, each time as another file of the inbox; given in another order than they came."""

@@ -17,6 +17,7 @@ import pytest
 
 from helpers import (
     FakeLedger,
+    NothingFiled,
     files_of,
     make_classified,
     make_rejected,
@@ -53,6 +54,7 @@ class Desk:
         self.finisher = Finisher(
             {"camera": Delivery(str(self.inbox), self.output, Placer(), custody)},
             self.ledger,  # type: ignore[arg-type]
+            NothingFiled(),
             self.patience,
             lambda plans: self.filed.extend(plan.arrival.id for plan in plans),
             lambda items: self.withdrawn.extend(item.arrival.id for item in items),
