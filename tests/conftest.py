@@ -15,6 +15,7 @@ from sqlalchemy.engine import Engine
 from helpers import FakeClock
 from mounts import another_mount
 from pigeonholed import database
+from pigeonholed.amendments import Amendments
 from pigeonholed.known_contents import KnownContents
 from pigeonholed.ledger import Ledger
 from pigeonholed.output import Output
@@ -140,6 +141,12 @@ def writer(db: Engine) -> Iterator[Writer]:
 def ledger(db: Engine, writer: Writer) -> Ledger:
     """A ledger on a real database."""
     return Ledger(db, writer)
+
+
+@pytest.fixture
+def amendments(db: Engine, writer: Writer) -> Amendments:
+    """What mending asks and changes in the same database."""
+    return Amendments(db, writer)
 
 
 @pytest.fixture

@@ -88,33 +88,6 @@ class Hold:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """A file in an output that no row explains, and what is to be recorded of it: a result without a model.
-
-    Attributes:
-        id: its new id, of `take_ids`.
-        hold: where it seems to have come from.
-        destination: where it is, relative to the output.
-        placement: what its folder says.
-        sha256: of its bytes.
-        arrival: 32 hex digits that identify it.
-        label: what its folder says.
-        reason: what its folder says.
-        detail: one sentence beside it.
-    """
-
-    id: int
-    hold: Hold
-    destination: str
-    placement: Placement
-    sha256: str
-    arrival: str
-    label: str | None = None
-    reason: Reason | None = None
-    detail: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class Companion:
     """A file that was filed with a picture: where it came from, and where it is now."""
 

@@ -84,11 +84,15 @@ def of_copied(inbox: str, path: str, copied: Copied) -> Row:
     }
 
 
+def of_original(arrival: Arrival, read: Fingerprint, original: Signature) -> Row:
+    """The same, of an arrival whose file stays after it was read."""
+    return of_copied(arrival.file.inbox, arrival.file.path, Copied(original, read.sha256 or "", arrival.id))
+
+
 def of_looked_at(plan: Plan) -> Row:
-    """The same, of a file that was only looked at, in the version that was read."""
-    file, read = plan.arrival.file, plan.fingerprint
-    original = Signature(read.size, read.mtime_ns, read.ctime_ns, read.inode)
-    return of_copied(file.inbox, file.path, Copied(original, read.sha256 or "", plan.arrival.id))
+    """The same, of one that was only looked at, in the version that was read."""
+    read = plan.fingerprint
+    return of_original(plan.arrival, read, Signature(read.size, read.mtime_ns, read.ctime_ns, read.inode))
 
 
 def of_plan(plan: Plan, now: datetime) -> Row:

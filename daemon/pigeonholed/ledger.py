@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
-from pigeonholed import companion_rows, entry_rows, tables
+from pigeonholed import entry_rows, tables
 from pigeonholed.database import DatabaseUnavailable
 from pigeonholed.entries import Copied, Filed, Hold, InFlight, Plan
 from pigeonholed.images import IN_FLIGHT, STAYS, Arrival, Status
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy.engine import Engine
 
-    from pigeonholed.entries import Copy, Found
+    from pigeonholed.entries import Copy
     from pigeonholed.results import Selection
 
 
@@ -94,8 +94,7 @@ class Ledger:
         self._writer.write(
             [
                 Change(self._steps.note, [entry_rows.of_plan(plan, now) | filed for plan in plans]),
-                Change(self._steps.predict, [row for plan in plans for row in entry_rows.of_predictions(plan)]),
-                Change(self._steps.content, [entry_rows.of_content(plan) for plan in plans if plan.stands]),
+                *self._said(plans),
                 Change(self._steps.remember, [entry_rows.of_looked_at(plan) for plan in plans]),
             ]
         )
@@ -104,12 +103,8 @@ class Ledger:
         """Record that private copies are durable: their originals may go."""
         rows = [entry_rows.of_ingest(copy) for copy in copies]
         pictures, companions = ([row for row in rows if bool(row["b_part"]) is is_part] for is_part in (False, True))
-        staying = [
-            entry_rows.of_copied(
-                copy.arrival.file.inbox,
-                copy.arrival.file.path,
-                Copied(copy.original, copy.fingerprint.sha256, copy.arrival.id),
-            )
+        kept = [
+            entry_rows.of_original(copy.arrival, copy.fingerprint, copy.original)
             for copy in copies
             if copy.original is not None and copy.fingerprint.sha256 is not None and not copy.arrival.part
         ]
@@ -117,7 +112,7 @@ class Ledger:
             [
                 Change(self._steps.ingest, pictures),
                 Change(self._steps.companion_copied, companions),
-                Change(self._steps.remember, staying),
+                Change(self._steps.remember, kept),
             ]
         )
 
@@ -152,8 +147,7 @@ class Ledger:
             [
                 *self._filed(filed, now),
                 Change(self._steps.plan, [entry_rows.of_plan(plan, now) for plan in plans]),
-                Change(self._steps.predict, [row for plan in plans for row in entry_rows.of_predictions(plan)]),
-                Change(self._steps.content, [entry_rows.of_content(plan) for plan in plans if plan.stands]),
+                *self._said(plans),
                 Change(
                     self._steps.companion_planned, [row for plan in plans for row in entry_rows.of_places_beside(plan)]
                 ),
@@ -245,73 +239,10 @@ class Ledger:
             query = query.where(columns.id < before)
         return read_filed(self._engine, query.limit(most))
 
-    def filed_of(self, ids: Sequence[int]) -> dict[int, Filed]:
-        """Results by their ids; those that are none, or are being put back, are left out."""
-        columns, states = tables.images.c, [HoldState.RETURNING.value, HoldState.RETRYING.value]
-        leaving = sa.exists().where(tables.holds.c.image_id == columns.id, tables.holds.c.state.in_(states))
-        query = sa.select(tables.images).where(
-            columns.id.in_(ids), columns.status == Status.FILED.value, columns.destination.is_not(None), ~leaving
-        )
-        return {file.id: file for file in read_filed(self._engine, query)}
-
     @property
     def last_id(self) -> int:
         """The highest id that was given to a row."""
         return self._last_id
-
-    def placed_since(self, last_id: int, paths: Sequence[str]) -> set[str]:
-        """Which of these places rows with a higher id than that claim, for a picture or its sidecar."""
-        columns, texts = tables.images.c, [to_text(path) for path in paths]
-        query = sa.select(columns.destination).where(
-            columns.id > last_id,
-            columns.destination.in_(texts),
-            columns.status.in_([Status.PLANNED.value, Status.FILED.value]),
-        )
-        sidecars = tables.sidecars.c
-        beside = sa.select(sidecars.destination).where(sidecars.image_id > last_id, sidecars.destination.in_(texts))
-        return (
-            {from_text(row.destination) for row in (*read(self._engine, query), *read(self._engine, beside))}
-            if texts
-            else set()
-        )
-
-    def beside_pictures(self, paths: Sequence[str]) -> set[str]:
-        """Which of these places a picture's sidecar has, or had when its picture was filed; a walk through all."""
-        column = tables.sidecars.c.destination
-        query = sa.select(column).where(column.in_([to_text(path) for path in paths]))
-        return {from_text(row.destination) for row in read(self._engine, query)} if paths else set()
-
-    def labels_of(self, model: str) -> set[str]:
-        """Every label that a version of this model ever had, as far as one was loaded for this database."""
-        query = sa.select(tables.models.c.labels).where(tables.models.c.name == model)
-        return {str(label) for row in read(self._engine, query) for label in row.labels}
-
-    def amend(
-        self,
-        *,
-        gone: Sequence[tuple[int, str]],
-        moved: Sequence[tuple[int, str]],
-        found: Sequence[Found],
-        followed: Sequence[tuple[int, str, str | None]] = (),
-    ) -> None:
-        """Bring results into line with the disk, in one transaction.
-
-        Args:
-            gone: ids of results whose files nobody finds, each with a sentence.
-            moved: ids of results that somebody has moved, each with its place now.
-            found: files that no row explained; durable where they are.
-            followed: sidecars: id of the picture, place that is recorded, and place now; None for those that are gone.
-        """
-        now = datetime.now(UTC)
-        steps = self._steps
-        self._writer.write(
-            [
-                Change(steps.gone, [{"b_id": number, "b_detail": detail} for number, detail in gone]),
-                Change(steps.follow, [{"b_id": number, "b_destination": to_text(place)} for number, place in moved]),
-                Change(steps.found, [_found_row(one, now) for one in found]),
-                Change(steps.companion_followed, [companion_rows.followed(*one) for one in followed]),
-            ]
-        )
 
     def begin_return(self, files: Sequence[Filed], *, hold: bool) -> None:
         """Record that files are about to be put back."""
@@ -364,6 +295,13 @@ class Ledger:
         """Record that an inbox exists."""
         self._writer.write([Change(self._steps.inbox, [{"name": name, "path": to_text(path)}])])
 
+    def _said(self, plans: Sequence[Plan]) -> list[Change]:
+        """What a model said of these, and whose duplicates may come."""
+        return [
+            Change(self._steps.predict, [row for plan in plans for row in entry_rows.of_predictions(plan)]),
+            Change(self._steps.content, [entry_rows.of_content(plan) for plan in plans if plan.stands]),
+        ]
+
     def _filed(self, arrivals: Sequence[Arrival], now: datetime) -> list[Change]:
         rows = [{"b_id": arrival.id, "b_token": arrival.token, "b_filed_at": now} for arrival in arrivals]
         return [Change(self._steps.filed, rows)]
@@ -378,24 +316,3 @@ def _remembering() -> sa.Select[Any]:
 def _is_looked_at() -> sa.ColumnElement[bool]:
     """Whether a file that is known was only looked at."""
     return sa.exists().where(tables.images.c.id == tables.copied.c.image_id, tables.images.c.token == STAYS)
-
-
-def _found_row(found: Found, now: datetime) -> dict[str, Any]:
-    return {
-        "id": found.id,
-        "inbox": found.hold.inbox,
-        "source_path": to_text(found.hold.path),
-        "sha256": found.sha256,
-        "size_bytes": found.hold.size,
-        "mtime_ns": found.hold.mtime_ns,
-        "status": Status.FILED.value,
-        "outcome": found.placement.value,
-        "reason": None if found.reason is None else found.reason.value,
-        "detail": found.detail,
-        "label": found.label,
-        "destination": to_text(found.destination),
-        "arrived_at": now,
-        "filed_at": now,
-        "arrival": found.arrival,
-        "token": "found",
-    }

@@ -32,6 +32,7 @@ from pigeonholed.repairs import Batch, Item, Left, is_storable, opened
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from pigeonholed.amendments import Amendments
     from pigeonholed.ledger import Ledger
     from pigeonholed.output import Output
     from pigeonholed.settings import InboxSettings
@@ -44,16 +45,23 @@ class Mender:
     """Mends what a comparison found. One thread at a time.
 
     Args:
-        ledger: the rows.
+        ledger: gives ids to rows that are made.
+        amendments: the rows.
         outputs: by folder.
         inboxes: the settings of each.
         store: the models, whose labels are names of folders.
     """
 
     def __init__(
-        self, ledger: Ledger, outputs: Mapping[str, Output], inboxes: Sequence[InboxSettings], store: ModelStore
+        self,
+        ledger: Ledger,
+        amendments: Amendments,
+        outputs: Mapping[str, Output],
+        inboxes: Sequence[InboxSettings],
+        store: ModelStore,
     ) -> None:
         self._ledger = ledger
+        self._amendments = amendments
         self._outputs = outputs
         self._inboxes = inboxes
         self._store = store
@@ -93,8 +101,8 @@ class Mender:
             output.require()
         ids = [number for item in items for number in (item.image, item.other) if number is not None]
         new = [item.found or item.path for item in items if item.kind in (Kind.UNEXPLAINED, Kind.SIDECAR_MOVED)]
-        rows, explained = self._ledger.filed_of(ids), self._ledger.placed_since(since, new)
-        batch = Batch(rows, explained, self._ledger.beside_pictures(new))
+        rows, explained = self._amendments.filed_of(ids), self._amendments.placed_since(since, new)
+        batch = Batch(rows, explained, self._amendments.beside_pictures(new))
         ways: dict[Kind, Callable[[Item, Batch], str]] = {
             Kind.MISSING: self._gone,
             Kind.TWICE: self._twice,
@@ -102,7 +110,7 @@ class Mender:
             Kind.REASON_MISSING: self._explained,
             Kind.SIDECAR_MISSING: self._sidecar_gone,
             Kind.SIDECAR_MOVED: self._sidecar_moved,
-            Kind.UNEXPLAINED: Adopting(self._ledger, self._inboxes, self._store).adopt,
+            Kind.UNEXPLAINED: Adopting(self._ledger, self._amendments, self._inboxes, self._store).adopt,
         }
         told: list[tuple[bool, str]] = []
         for item in items:
@@ -115,7 +123,7 @@ class Mender:
         for output in batch.files.keys() | batch.folders.keys():
             output.disk.sync(batch.files.get(output, []), batch.folders.get(output, set()))
             output.require()  # it was there all the while, and nothing only seemed to be missing
-        self._ledger.amend(gone=batch.gone, moved=batch.moved, found=batch.found, followed=batch.followed)
+        self._amendments.record(gone=batch.gone, moved=batch.moved, found=batch.found, followed=batch.followed)
         log.info(
             "rows_mended",
             gone=len(batch.gone),

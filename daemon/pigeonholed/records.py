@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from pigeonholed import database
+from pigeonholed.amendments import Amendments
 from pigeonholed.errors import Misconfigured, Unavailable
 from pigeonholed.filesystems import NETWORK, type_of
 from pigeonholed.finishing import Delivery
@@ -110,7 +111,8 @@ def open_records(
         refiler = Refiler(refilings, deliveries)
         refiler.resume()
         store = ModelStore(settings.models.dir)
-        mender = Mender(ledger, {output.root: output for output in outputs.values()}, settings.inbox, store)
+        by_folder = {output.root: output for output in outputs.values()}
+        mender = Mender(ledger, Amendments(engine, writer), by_folder, settings.inbox, store)
         yield Records(engine, ledger, contents, outputs, deliveries, holds, returner, refilings, refiler, store, mender)
 
 

@@ -14,7 +14,8 @@ from pigeonholed import beneath
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from pigeonholed.entries import Filed, Found
+    from pigeonholed.amendments import Found
+    from pigeonholed.entries import Filed
     from pigeonholed.findings import Kind
     from pigeonholed.output import Output
 

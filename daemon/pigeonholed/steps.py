@@ -9,7 +9,6 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
 from pigeonholed import tables
-from pigeonholed.companion_rows import follow
 from pigeonholed.images import STAYS, Status
 from pigeonholed.statements import Prepared
 
@@ -27,10 +26,6 @@ _CLAIMED = (
     "arrived_at",
     "arrival",
     "token",
-)
-_FOUND = (
-    *("id", "inbox", "source_path", "sha256", "size_bytes", "mtime_ns", "status", "outcome", "reason", "detail"),
-    *("label", "destination", "arrived_at", "filed_at", "arrival", "token"),
 )
 _INGESTED = ("status", "sha256", "size_bytes", "mtime_ns")
 _PLANNED = (
@@ -146,19 +141,12 @@ class Steps:
         self.companion_planned = prepared(
             sa.update(sidecars).where(part).values(destination=sa.bindparam("b_destination"))
         )
-        self.companion_followed = prepared(follow())
         self.attempt = prepared(sa.update(images).where(this).values(attempts=images.c.attempts + 1))
         # A number, not one more: said again after a lost acknowledgement, it is the same.
         self.deaths = prepared(sa.update(images).where(this).values(deaths=sa.bindparam("b_deaths")))
         self.close = prepared(
             sa.update(images).where(this).values(status=sa.bindparam("b_status"), detail=sa.bindparam("b_detail"))
         )
-        filed = sa.and_(this, images.c.status == Status.FILED.value)
-        self.gone = prepared(
-            sa.update(images).where(filed).values(status=Status.VANISHED.value, detail=sa.bindparam("b_detail"))
-        )
-        self.follow = prepared(sa.update(images).where(filed).values(destination=sa.bindparam("b_destination")))
-        self.found = inserted(images, *_FOUND)
         self.hold = inserted(holds)
         self.back = prepared(sa.update(images).where(this).values(status=Status.RETURNED.value))
         self.held = prepared(

@@ -13,8 +13,9 @@ from sqlalchemy.engine import Engine
 
 from helpers import make_arrival
 from pigeonholed import tables
+from pigeonholed.amendments import Amendments, Found
 from pigeonholed.disk import WAITED_FOR
-from pigeonholed.entries import Copied, Found, Hold, Plan
+from pigeonholed.entries import Copied, Hold, Plan
 from pigeonholed.images import Arrival, Fingerprint, Placement, Prediction, Reason, Status
 from pigeonholed.ledger import Ledger
 from pigeonholed.paths import from_text
@@ -350,12 +351,12 @@ def test_database_that_is_away_does_not_make_copied_files_new(db: Engine, ledger
     assert away.value.errno in WAITED_FOR
 
 
-def test_places_of_sidecars_are_known(db: Engine, ledger: Ledger, arrival: Arrival) -> None:
+def test_places_of_sidecars_are_known(db: Engine, amendments: Amendments, arrival: Arrival) -> None:
     sidecar = {"part": 1, "source_path": "x.xmp", "size_bytes": 1, "mtime_ns": 1, "destination": "cat/x.xmp"}
     with db.begin() as connection:
         connection.execute(tables.sidecars.insert().values(image_id=arrival.id, **sidecar))
-    assert ledger.beside_pictures(["cat/x.xmp", "cat/y.xmp"]) == {"cat/x.xmp"}
-    assert ledger.beside_pictures([]) == set()
+    assert amendments.beside_pictures(["cat/x.xmp", "cat/y.xmp"]) == {"cat/x.xmp"}
+    assert amendments.beside_pictures([]) == set()
 
 
 def _lose(db: Engine) -> None:
@@ -365,7 +366,9 @@ def _lose(db: Engine) -> None:
     sa.event.listen(db, "begin", fail)
 
 
-def test_results_are_brought_into_line_with_the_disk_once(db: Engine, ledger: Ledger, arrival: Arrival) -> None:
+def test_results_are_brought_into_line_with_the_disk_once(
+    db: Engine, ledger: Ledger, amendments: Amendments, arrival: Arrival
+) -> None:
     others = [make_arrival(f"s/{number}.png", number, size=11, mtime_ns=22) for number in (2, 3)]
     ledger.claim(others)
     ledger.plan([_sorted(one, f"cat/{one.id}.png") for one in (arrival, *others)])
@@ -373,27 +376,27 @@ def test_results_are_brought_into_line_with_the_disk_once(db: Engine, ledger: Le
     hold = Hold("camera", "old/y.png", 5, 6)
     found = Found(9, hold, "cat/old/y.png", Placement.SORTED, _SHA, "a" * 32, "cat", None, "found")
     for _twice in range(2):  # as after a lost acknowledgement
-        ledger.amend(gone=[(1, "gone"), (3, "gone")], moved=[(1, "x"), (2, "dog\udcff.png")], found=[found])
+        amendments.record(gone=[(1, "gone"), (3, "gone")], moved=[(1, "x"), (2, "dog\udcff.png")], found=[found])
     rows = {row["id"]: row for row in _rows(db)}
     assert (rows[1]["status"], rows[1]["detail"], rows[1]["destination"]) == ("vanished", "gone", "cat/1.png")
     assert (rows[2]["status"], from_text(rows[2]["destination"])) == ("filed", "dog\udcff.png")
     assert (rows[3]["status"], rows[3]["detail"]) == ("planned", None), "what is in flight is not judged"
     made = rows[9]
     assert (made["status"], made["label"], made["model"], made["source_path"]) == ("filed", "cat", None, "old/y.png")
-    assert set(ledger.filed_of([1, 2, 3, 9, 77])) == {2, 9}
-    assert ledger.filed_of([9])[9].filed_at == made["filed_at"]
-    assert ledger.placed_since(1, ["cat/1.png", "cat/3.png", "cat/old/y.png"]) == {"cat/3.png", "cat/old/y.png"}
-    assert ledger.placed_since(3, ["cat/3.png"]) == set()
-    ledger.begin_return(list(ledger.filed_of([2]).values()), hold=True)
-    assert set(ledger.filed_of([2, 9])) == {9}, "one that is being put back is nobody else's to judge"
+    assert set(amendments.filed_of([1, 2, 3, 9, 77])) == {2, 9}
+    assert amendments.filed_of([9])[9].filed_at == made["filed_at"]
+    assert amendments.placed_since(1, ["cat/1.png", "cat/3.png", "cat/old/y.png"]) == {"cat/3.png", "cat/old/y.png"}
+    assert amendments.placed_since(3, ["cat/3.png"]) == set()
+    ledger.begin_return(list(amendments.filed_of([2]).values()), hold=True)
+    assert set(amendments.filed_of([2, 9])) == {9}, "one that is being put back is nobody else's to judge"
 
 
-def test_labels_of_every_version_are_known(ledger: Ledger) -> None:
+def test_labels_of_every_version_are_known(ledger: Ledger, amendments: Amendments) -> None:
     ledger.record_model("tiny", 1, "d1", ["cat", "dog"])
     ledger.record_model("tiny", 2, "d2", ["cat", "cow"])
     ledger.record_model("other", 1, "d3", ["oak"])
-    assert ledger.labels_of("tiny") == {"cat", "dog", "cow"}
-    assert ledger.labels_of("none") == set()
+    assert amendments.labels_of("tiny") == {"cat", "dog", "cow"}
+    assert amendments.labels_of("none") == set()
     assert ledger.last_id == 0
 
 
