@@ -20,6 +20,7 @@ from pigeonholed.known_contents import KnownContents
 from pigeonholed.ledger import Ledger
 from pigeonholed.output import Output
 from pigeonholed.patience import Patience
+from pigeonholed.served_models import ServedModels
 from pigeonholed.writer import Writer
 from records_of import ON_POSTGRES
 from servers import Server, shared_server
@@ -147,6 +148,12 @@ def ledger(db: Engine, writer: Writer) -> Ledger:
 def amendments(db: Engine, writer: Writer) -> Amendments:
     """What mending asks and changes in the same database."""
     return Amendments(db, writer)
+
+
+@pytest.fixture
+def served(db: Engine, writer: Writer) -> ServedModels:
+    """Which versions of models have served, by the same database."""
+    return ServedModels(db, writer)
 
 
 @pytest.fixture

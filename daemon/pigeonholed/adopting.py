@@ -22,10 +22,10 @@ from pigeonholed.repairs import Left, is_storable, opened
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pigeonholed.amendments import Amendments
     from pigeonholed.ledger import Ledger
     from pigeonholed.output import Output
     from pigeonholed.repairs import Batch, Item
+    from pigeonholed.served_models import ServedModels
     from pigeonholed.settings import InboxSettings
     from pigeonholed.store import ModelStore
 
@@ -38,16 +38,16 @@ class Adopting:
 
     Args:
         ledger: gives ids.
-        amendments: know labels.
+        served: knows labels.
         inboxes: the settings of each.
         store: the models.
     """
 
     def __init__(
-        self, ledger: Ledger, amendments: Amendments, inboxes: Sequence[InboxSettings], store: ModelStore
+        self, ledger: Ledger, served: ServedModels, inboxes: Sequence[InboxSettings], store: ModelStore
     ) -> None:
         self._ledger = ledger
-        self._amendments = amendments
+        self._served = served
         self._inboxes = inboxes
         self._store = store
         self._sources: dict[str, dict[str, Source]] = {}
@@ -100,7 +100,7 @@ class Adopting:
     def _labels(self, model: str) -> frozenset[str]:
         from pigeonholed.bundle import BundleError
 
-        known = self._amendments.labels_of(model)
+        known = self._served.labels_of(model)
         if not known:  # a database that never loaded it
             with contextlib.suppress(BundleError):
                 known = set(self._store.open(model).manifest.labels)

@@ -118,15 +118,6 @@ class Amendments:
         query = sa.select(column).where(column.in_([to_text(path) for path in paths]))
         return {from_text(row.destination) for row in read(self._engine, query)}
 
-    def labels_of(self, model: str) -> set[str]:
-        """Every label that a version of this model ever had, as far as one was loaded for this database.
-
-        Raises:
-            DatabaseUnavailable: the database is away.
-        """
-        query = sa.select(tables.models.c.labels).where(tables.models.c.name == model)
-        return {str(label) for row in read(self._engine, query) for label in row.labels}
-
     def record(
         self,
         *,

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 class Ledger:
-    """The rows of `images`, `predictions` and `models`.
+    """The rows of `images` and `predictions`, and what belongs to them: companions, what was copied, what is put back.
 
     Args:
         engine: a database whose schema is the newest.
@@ -177,26 +177,6 @@ class Ledger:
         ids = [{"b_id": arrival.id} for arrival in arrivals]
         steps = self._steps
         self._writer.write([Change(steps.close, rows), Change(steps.forget, ids), Change(steps.discontent, ids)])
-
-    def record_model(self, name: str, version: int, digest: str, labels: Sequence[str]) -> None:
-        """Record that a model version was loaded."""
-        row = {
-            "name": name,
-            "version": version,
-            "digest": digest,
-            "labels": list(labels),
-            "loaded_at": datetime.now(UTC),
-        }
-        self._writer.write([Change(self._steps.model, [row])])
-
-    def has_served(self, digest: str) -> bool:
-        """Whether the model version of this digest was loaded for this database before; False where none answers."""
-        query = sa.select(sa.exists().where(tables.models.c.digest == digest))
-        try:
-            ((served,),) = read(self._engine, query)
-        except (DatabaseUnavailable, sa.exc.DBAPIError):
-            return False
-        return bool(served)
 
     def in_flight(self, seen_s: float) -> list[InFlight]:
         """What earlier processes left unfinished, oldest first."""

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from pigeonholed.amendments import Amendments
     from pigeonholed.ledger import Ledger
     from pigeonholed.output import Output
+    from pigeonholed.served_models import ServedModels
     from pigeonholed.settings import InboxSettings
     from pigeonholed.store import ModelStore
 
@@ -47,21 +48,24 @@ class Mender:
     Args:
         ledger: gives ids to rows that are made.
         amendments: the rows.
+        served: labels of models, which are names of folders.
         outputs: by folder.
         inboxes: the settings of each.
-        store: the models, whose labels are names of folders.
+        store: the models, for labels of those that never served here.
     """
 
     def __init__(
         self,
         ledger: Ledger,
         amendments: Amendments,
+        served: ServedModels,
         outputs: Mapping[str, Output],
         inboxes: Sequence[InboxSettings],
         store: ModelStore,
     ) -> None:
         self._ledger = ledger
         self._amendments = amendments
+        self._served = served
         self._outputs = outputs
         self._inboxes = inboxes
         self._store = store
@@ -110,7 +114,7 @@ class Mender:
             Kind.REASON_MISSING: self._explained,
             Kind.SIDECAR_MISSING: self._sidecar_gone,
             Kind.SIDECAR_MOVED: self._sidecar_moved,
-            Kind.UNEXPLAINED: Adopting(self._ledger, self._amendments, self._inboxes, self._store).adopt,
+            Kind.UNEXPLAINED: Adopting(self._ledger, self._served, self._inboxes, self._store).adopt,
         }
         told: list[tuple[bool, str]] = []
         for item in items:

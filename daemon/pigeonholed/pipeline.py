@@ -331,7 +331,7 @@ def reclassifier_of(
         return load_served(settings, open_tried(settings, records, name, version or "current", stop))
 
     def record(bundle: Bundle) -> None:
-        records.ledger.record_model(bundle.name, bundle.version, bundle.digest, bundle.labels)
+        records.served.record(bundle.name, bundle.version, bundle.digest, bundle.labels)
 
     def count(bundle: Bundle, pictures: int) -> None:
         metrics.inference_images_total.labels(bundle.name, str(bundle.version)).inc(pictures)
@@ -383,7 +383,7 @@ def open_tried(
         Unavailable: the device is not to be had.
     """
     bundle = records.store.open(name, version)
-    if not records.ledger.has_served(bundle.digest):
+    if not records.served.has_served(bundle.digest):
         given_up = (stop or threading.Event()).is_set
         try:
             trial.hold(bundle, **_runtime_of(settings), given_up=given_up)
@@ -414,7 +414,7 @@ def _runtime_of(settings: Settings) -> RuntimeOptions:
 def _announce(settings: Settings, records: Records, metrics: Metrics, lane: Lane, key: tuple[str, object]) -> None:
     """Record and tell which version serves from now on."""
     bundle, classifier = lane.served.bundle, lane.served.classifier
-    records.ledger.record_model(bundle.name, bundle.version, bundle.digest, bundle.labels)
+    records.served.record(bundle.name, bundle.version, bundle.digest, bundle.labels)
     for inbox in settings.inbox:
         if (inbox.model, inbox.version) == key:
             metrics.add_inbox(inbox.name, bundle.labels)

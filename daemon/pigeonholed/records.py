@@ -26,6 +26,7 @@ from pigeonholed.probing import Probed
 from pigeonholed.refiling import Refiler
 from pigeonholed.refilings import Refilings
 from pigeonholed.returning import Returner
+from pigeonholed.served_models import ServedModels
 from pigeonholed.store import ModelStore
 from pigeonholed.writer import Writer
 
@@ -57,6 +58,7 @@ class Records:
         refilings: the rows of results that are made anew.
         refiler: moves files within their outputs.
         store: the models.
+        served: which of their versions have served.
         mender: brings rows into line with the disk.
     """
 
@@ -70,6 +72,7 @@ class Records:
     refilings: Refilings
     refiler: Refiler
     store: ModelStore
+    served: ServedModels
     mender: Mender
 
 
@@ -111,9 +114,12 @@ def open_records(
         refiler = Refiler(refilings, deliveries)
         refiler.resume()
         store = ModelStore(settings.models.dir)
+        served = ServedModels(engine, writer)
         by_folder = {output.root: output for output in outputs.values()}
-        mender = Mender(ledger, Amendments(engine, writer), by_folder, settings.inbox, store)
-        yield Records(engine, ledger, contents, outputs, deliveries, holds, returner, refilings, refiler, store, mender)
+        mender = Mender(ledger, Amendments(engine, writer), served, by_folder, settings.inbox, store)
+        yield Records(
+            engine, ledger, contents, outputs, deliveries, holds, returner, refilings, refiler, store, served, mender
+        )
 
 
 def _open_database(

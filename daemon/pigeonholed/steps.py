@@ -78,7 +78,6 @@ class Steps:
         self.claim = inserted(images, *_CLAIMED)
         self.predict = inserted(tables.predictions)
         self.inbox = inserted(tables.inboxes, "name", "path")
-        self.model = inserted(tables.models, "name", "version", "digest", "labels", "loaded_at")
         self.ingest = prepared(
             sa.update(images)
             .where(mine, in_state(Status.CLAIMED, Status.INGESTED))

@@ -20,6 +20,7 @@ from pigeonholed.images import Arrival, Fingerprint, Placement, Prediction, Reas
 from pigeonholed.ledger import Ledger
 from pigeonholed.paths import from_text
 from pigeonholed.results import Selection
+from pigeonholed.served_models import ServedModels
 from pigeonholed.settling import Signature
 from pigeonholed.writer import Writer
 
@@ -232,9 +233,9 @@ def test_inboxes_that_were_seen_are_remembered(ledger: Ledger) -> None:
     assert ledger.known_inboxes() == {"camera"}
 
 
-def test_each_loading_of_a_model_is_recorded(db: Engine, ledger: Ledger) -> None:
-    ledger.record_model("tiny", 1, "f" * 64, ("cat", "dog"))
-    ledger.record_model("tiny", 2, "e" * 64, ("cat", "dog"))
+def test_each_loading_of_a_model_is_recorded(db: Engine, served: ServedModels) -> None:
+    served.record("tiny", 1, "f" * 64, ("cat", "dog"))
+    served.record("tiny", 2, "e" * 64, ("cat", "dog"))
     rows = _rows(db, tables.models)
     assert [(row["name"], row["version"], row["labels"]) for row in rows] == [
         ("tiny", 1, ["cat", "dog"]),
@@ -327,13 +328,15 @@ def test_released_files_are_held_no_longer_but_those_on_their_way_are(ledger: Le
     assert [file.id for file in ledger.returning()] == [2]
 
 
-def test_model_that_served_before_is_known_and_nobody_guesses_without_a_database(db: Engine, ledger: Ledger) -> None:
-    ledger.record_model("tiny", 1, "d" * 64, ["cat"])
-    assert ledger.has_served("d" * 64)
-    assert not ledger.has_served("e" * 64)
+def test_model_that_served_before_is_known_and_nobody_guesses_without_a_database(
+    db: Engine, ledger: Ledger, served: ServedModels
+) -> None:
+    served.record("tiny", 1, "d" * 64, ["cat"])
+    assert served.has_served("d" * 64)
+    assert not served.has_served("e" * 64)
     assert ledger.reachable
     _lose(db)
-    assert not ledger.has_served("d" * 64)
+    assert not served.has_served("d" * 64)
 
 
 def test_next_process_knows_what_was_copied(db: Engine, ledger: Ledger, writer: Writer) -> None:
@@ -391,12 +394,12 @@ def test_results_are_brought_into_line_with_the_disk_once(
     assert set(amendments.filed_of([2, 9])) == {9}, "one that is being put back is nobody else's to judge"
 
 
-def test_labels_of_every_version_are_known(ledger: Ledger, amendments: Amendments) -> None:
-    ledger.record_model("tiny", 1, "d1", ["cat", "dog"])
-    ledger.record_model("tiny", 2, "d2", ["cat", "cow"])
-    ledger.record_model("other", 1, "d3", ["oak"])
-    assert amendments.labels_of("tiny") == {"cat", "dog", "cow"}
-    assert amendments.labels_of("none") == set()
+def test_labels_of_every_version_are_known(ledger: Ledger, served: ServedModels) -> None:
+    served.record("tiny", 1, "d1", ["cat", "dog"])
+    served.record("tiny", 2, "d2", ["cat", "cow"])
+    served.record("other", 1, "d3", ["oak"])
+    assert served.labels_of("tiny") == {"cat", "dog", "cow"}
+    assert served.labels_of("none") == set()
     assert ledger.last_id == 0
 
 

@@ -52,6 +52,7 @@ from pigeonholed.output import Output
 from pigeonholed.patience import Patience
 from pigeonholed.placing import Placer
 from pigeonholed.reporting import Reporter
+from pigeonholed.served_models import ServedModels
 from pigeonholed.serving import Policy
 from pigeonholed.statistics import Statistics
 from pigeonholed.watching import Rules, Watch
@@ -471,7 +472,7 @@ class Life:
         delivery = {"camera": Delivery(str(self.place / "inbox"), output, Placer(), custody)}
         finisher = Finisher(delivery, ledger, NothingFiled(), Patience(), lambda _plans: None, lambda _items: None)
         served, policies = make_served(), {"camera": Policy(None, 5)}
-        ledger.record_model("tiny", 1, "0" * 64, served.bundle.labels)
+        ServedModels(self.db, self.writer).record("tiny", 1, "0" * 64, served.bundle.labels)
 
         def handle(arrivals: Sequence[Arrival]) -> None:
             handled: list[Handled] = []
