@@ -11,7 +11,7 @@ from pigeonholed.amendments import Found
 from pigeonholed.companions import is_companion
 from pigeonholed.contents import sha256_of_open
 from pigeonholed.entries import Hold
-from pigeonholed.finishing import explanation_in
+from pigeonholed.explanations import explanation_in
 from pigeonholed.images import Placement, mtime_ns_of
 from pigeonholed.judging import is_clean
 from pigeonholed.origins import Source, Unclear, origin_of

@@ -20,8 +20,8 @@ from pigeonholed.companions import is_companion
 from pigeonholed.contents import holds, sha256_of_open
 from pigeonholed.disk import is_there
 from pigeonholed.entries import Filed, Plan
+from pigeonholed.explanations import explanation
 from pigeonholed.findings import Kind
-from pigeonholed.finishing import explanation
 from pigeonholed.hold_folder import PART
 from pigeonholed.images import Arrival, Fingerprint, ImageFile, Placement, Reason
 from pigeonholed.judging import is_clean

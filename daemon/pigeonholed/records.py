@@ -12,9 +12,9 @@ import structlog
 
 from pigeonholed import database
 from pigeonholed.amendments import Amendments
+from pigeonholed.delivery import Delivery
 from pigeonholed.errors import Misconfigured, Unavailable
 from pigeonholed.filesystems import NETWORK, type_of
-from pigeonholed.finishing import Delivery
 from pigeonholed.holding import Holds
 from pigeonholed.known_contents import KnownContents
 from pigeonholed.ledger import Ledger

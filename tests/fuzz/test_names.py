@@ -24,7 +24,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from helpers import FakeLedger, NothingFiled, make_classified, make_rejected, place_in_work
 from pigeonholed import labels as words
 from pigeonholed import template as templates
-from pigeonholed.finishing import Delivery, Finisher
+from pigeonholed.delivery import Delivery
+from pigeonholed.finishing import Finisher
 from pigeonholed.ignoring import NameFilter
 from pigeonholed.images import Arrival, ImageFile, Outcome, Reason
 from pigeonholed.output import Output

@@ -24,8 +24,9 @@ from mounts import another_mount
 from pigeonholed import memory, recovery, tables
 from pigeonholed.copy_custody import Copying
 from pigeonholed.custody import Custody, Renaming
+from pigeonholed.delivery import Delivery
 from pigeonholed.entries import Copied, Copy, Plan
-from pigeonholed.finishing import Delivery, Finisher
+from pigeonholed.finishing import Finisher
 from pigeonholed.hold_folder import HOLD, HoldFolder, held_name
 from pigeonholed.holding import Holds
 from pigeonholed.images import Arrival, Fingerprint, Placement, Prediction

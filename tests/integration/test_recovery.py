@@ -28,10 +28,11 @@ from pigeonholed.copy_custody import Copying
 from pigeonholed.copying import Copier
 from pigeonholed.custody import Custody, Renaming
 from pigeonholed.decoding import Demand, examine
+from pigeonholed.delivery import Delivery
 from pigeonholed.disk import Disk
 from pigeonholed.entries import Plan
 from pigeonholed.errors import Unavailable
-from pigeonholed.finishing import Delivery, Finisher
+from pigeonholed.finishing import Finisher
 from pigeonholed.hold_folder import HoldFolder
 from pigeonholed.ignoring import NameFilter
 from pigeonholed.images import (

@@ -18,10 +18,11 @@ from sqlalchemy.engine import Engine
 
 from helpers import NothingFiled, files_of, make_arrival, make_tree
 from pigeonholed import database, tables
+from pigeonholed.delivery import Delivery
 from pigeonholed.disk import Disk
 from pigeonholed.entries import Plan
 from pigeonholed.errors import Unavailable
-from pigeonholed.finishing import Delivery, Finisher
+from pigeonholed.finishing import Finisher
 from pigeonholed.images import Fingerprint, ImageFile, Placement, Prediction, Status
 from pigeonholed.ledger import Ledger
 from pigeonholed.output import Output

@@ -13,9 +13,9 @@ import pytest
 
 from helpers import make_arrival, make_tree, read_tree
 from pigeonholed.custody import Renaming
+from pigeonholed.delivery import Delivery
 from pigeonholed.disk import Disk
 from pigeonholed.entries import Hold, Plan
-from pigeonholed.finishing import Delivery
 from pigeonholed.holding import Holds
 from pigeonholed.images import Arrival, Fingerprint, Placement, Reason
 from pigeonholed.ledger import Ledger

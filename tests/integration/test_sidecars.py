@@ -23,8 +23,9 @@ from pigeonholed.companions import beside, candidates, is_companion, room_for
 from pigeonholed.contents import sha256_of
 from pigeonholed.copy_custody import Copying
 from pigeonholed.custody import Custody, Renaming
+from pigeonholed.delivery import Delivery
 from pigeonholed.disk import Disk
-from pigeonholed.finishing import Delivery, Finisher
+from pigeonholed.finishing import Finisher
 from pigeonholed.hold_folder import HoldFolder
 from pigeonholed.holding import Holds
 from pigeonholed.ignoring import NameFilter

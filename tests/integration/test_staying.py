@@ -38,9 +38,10 @@ from pigeonholed.cli import cli
 from pigeonholed.config import load_settings
 from pigeonholed.custody import Custody, Renaming
 from pigeonholed.decoding import Demand, examine
+from pigeonholed.delivery import Delivery
 from pigeonholed.entries import Copy, Plan
 from pigeonholed.errors import Misconfigured
-from pigeonholed.finishing import Delivery, Finisher
+from pigeonholed.finishing import Finisher
 from pigeonholed.holding import Holds
 from pigeonholed.ignoring import NameFilter
 from pigeonholed.images import (

@@ -23,8 +23,9 @@ from pigeonholed.copy_custody import Copying
 from pigeonholed.copying import Copier
 from pigeonholed.custody import Custody, Renaming
 from pigeonholed.decoding import Demand, examine
+from pigeonholed.delivery import Delivery
 from pigeonholed.disk import Disk
-from pigeonholed.finishing import Delivery, Finisher
+from pigeonholed.finishing import Finisher
 from pigeonholed.hold_folder import HOLD, HoldFolder
 from pigeonholed.holding import Holds
 from pigeonholed.images import Arrival, Decoded, Handled, ImageFile, Placement, Prediction

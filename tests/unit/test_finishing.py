@@ -26,12 +26,14 @@ from helpers import (
     read_tree,
 )
 from mounts import small_disk
-from pigeonholed import finishing
+from pigeonholed import explanations
 from pigeonholed.beneath import path_of
 from pigeonholed.custody import Custody, Renaming
+from pigeonholed.delivery import Delivery
 from pigeonholed.disk import Disk
 from pigeonholed.entries import Plan
-from pigeonholed.finishing import Delivery, Finisher, explains
+from pigeonholed.explanations import explains
+from pigeonholed.finishing import Finisher
 from pigeonholed.images import Arrival, Handled, Placement, Reason, Status, Withdrawn
 from pigeonholed.output import Output
 from pigeonholed.patience import Patience
@@ -382,7 +384,7 @@ class TestSidecars:
         self, desk: Desk, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         arrival = desk.arrive(b"A", token="t1")
-        faults, original = [errno.ENOSPC], finishing._write
+        faults, original = [errno.ENOSPC], explanations._write
 
         def half(draft: str, plan: Plan) -> None:
             original(draft, plan)
@@ -390,7 +392,7 @@ class TestSidecars:
                 os.truncate(draft, 5)
                 raise OSError(faults.pop(), "No space left on device")
 
-        monkeypatch.setattr(finishing, "_write", half)
+        monkeypatch.setattr(explanations, "_write", half)
         files = desk.finish(make_rejected(arrival, Reason.UNSUPPORTED))
         assert json.loads(files[f"{self._PLACE}/x.png.reason.json"])["arrival"] == arrival.key
         assert desk.names() == ["sync", "plan", "sync", "rename", "rename", "sync", "filed"]
