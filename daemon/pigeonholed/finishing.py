@@ -17,16 +17,14 @@ from typing import TYPE_CHECKING
 import structlog
 
 from pigeonholed import beneath
-from pigeonholed.companions import places_beside
 from pigeonholed.disk import is_folder, is_there
-from pigeonholed.duplicates import Originals, compared, content_of
 from pigeonholed.entries import Plan
 from pigeonholed.explanations import Drafts
-from pigeonholed.images import Classified, Duplicate, Original, Placement, Status, Withdrawn, mtime_ns_of
+from pigeonholed.images import Placement, Status, Withdrawn
 from pigeonholed.metrics import Stage
 from pigeonholed.paths import to_text
-from pigeonholed.placing import alternatives, clear_of_files, flattened, free_name, placement_of, room_below, sidecar_of
-from pigeonholed.staying import look_again
+from pigeonholed.placing import alternatives, room_below, sidecar_of
+from pigeonholed.planning import Planner
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -34,7 +32,7 @@ if TYPE_CHECKING:
 
     from pigeonholed.delivery import Delivery
     from pigeonholed.duplicates import Filed
-    from pigeonholed.images import Arrival, Handled, Outcome
+    from pigeonholed.images import Arrival, Handled
     from pigeonholed.ledger import Ledger
     from pigeonholed.output import Output
     from pigeonholed.patience import Patience
@@ -80,8 +78,7 @@ class Finisher:
         self._on_withdrawn = on_withdrawn
         self._on_taken = on_taken
         self._timed = timed
-        asking = [inbox for inbox, delivery in deliveries.items() if delivery.sets_aside]
-        self._originals = Originals(asking, contents, patience, "file")
+        self._planner = Planner(deliveries, contents, patience)
         self._moved: list[Plan] = []
         self._folders: dict[Output, set[str]] = {}
         self._drafts = Drafts()
@@ -90,7 +87,7 @@ class Finisher:
         """Plan and move a batch, and confirm the one before."""
         if staying := [item for item in handled if item.arrival.stays]:
             self._note(staying)
-        plans, withdrawn = self._planned([item for item in handled if not item.arrival.stays])
+        plans, withdrawn = self._planner.of_claimed([item for item in handled if not item.arrival.stays])
         if plans:
             with self._timed(Stage.RECORD):
                 for plan in plans:
@@ -127,6 +124,17 @@ class Finisher:
             self._touch_above(plan)
             self._moved.append(self._caught_up(plan))
 
+    def _note(self, handled: Sequence[Handled]) -> None:
+        """Record what becomes of files that stay where they are: a row, and nothing on any disk."""
+        plans, withdrawn = self._planner.of_staying(handled)
+        if plans:
+            self._ledger.note(plans)
+            self._on_filed(plans)
+        if withdrawn:
+            self._withdraw(withdrawn)
+        for item in handled:  # only now, when the ledger knows those that are not to come again
+            self._deliveries[item.arrival.file.inbox].custody.release([item.arrival])
+
     def _caught_up(self, plan: Plan) -> Plan:
         """What travels with a picture follows it where a power cut has kept its move and undone theirs."""
         output = self._output_of(plan)
@@ -141,79 +149,6 @@ class Finisher:
                     output.disk.rename_new(output.work_path(companion), os.path.basename(place), target_dir=folder)
         return plan
 
-    def _planned(self, handled: Sequence[Handled]) -> tuple[list[Plan], list[Withdrawn]]:
-        plans: list[Plan] = []
-        withdrawn: list[Withdrawn] = []
-        promised: set[tuple[str, str]] = set()
-        outcomes: list[Outcome] = []
-        for item in handled:
-            if isinstance(item, Withdrawn):
-                withdrawn.append(item)
-            elif (fault := self._changed(item)) is not None:
-                withdrawn.append(fault)
-            else:
-                outcomes.append(item)
-        known = self._originals.of(outcomes)
-        for outcome in self._in_order(outcomes):
-            result = compared(outcome, known)
-            if isinstance(result, Withdrawn):
-                withdrawn.append(result)
-                continue
-            plan = self._plan(result, promised)
-            root = self._output_of(plan).root
-            promised.update((root, path) for path in (plan.destination, *plan.beside))
-            plans.append(plan)
-            if plan.stands:
-                known[content_of(result)] = Original(plan.arrival.id, to_text(plan.destination))
-        return plans, withdrawn
-
-    def _note(self, handled: Sequence[Handled]) -> None:
-        """Record what becomes of files that stay where they are: a row, and nothing on any disk."""
-        outcomes: list[Outcome] = []
-        withdrawn: list[Withdrawn] = []
-        for item in handled:
-            seen: Handled = item
-            if not isinstance(item, Withdrawn):
-                look = partial(look_again, item, self._deliveries[item.arrival.file.inbox].inbox)
-                seen = self._patience.retry("file", "look at a file of an inbox", look)
-            if isinstance(seen, Withdrawn):
-                withdrawn.append(seen)
-            else:
-                outcomes.append(seen)
-        plans: list[Plan] = []
-        known = self._originals.of(outcomes)
-        for outcome in self._in_order(outcomes):
-            result = compared(outcome, known)
-            if isinstance(result, Withdrawn):
-                withdrawn.append(result)
-                continue
-            plans.append(self._plan_to(result, ""))
-            if plans[-1].stands:
-                known[content_of(result)] = Original(result.arrival.id, None)
-        if plans:
-            self._ledger.note(plans)
-            self._on_filed(plans)
-        if withdrawn:
-            self._withdraw(withdrawn)
-        for item in handled:  # only now, when the ledger knows those that are not to come again
-            self._deliveries[item.arrival.file.inbox].custody.release([item.arrival])
-
-    def _in_order(self, outcomes: list[Outcome]) -> Sequence[Outcome]:
-        """Where equal ones come together, the first that arrived is the original, whichever thread was faster."""
-        return sorted(outcomes, key=lambda outcome: outcome.arrival.id) if self._originals else outcomes
-
-    def _changed(self, outcome: Outcome) -> Withdrawn | None:
-        """A last look before the plan: what was hashed and decoded must still be what is there."""
-        arrival = outcome.arrival
-        look = partial(self._deliveries[arrival.file.inbox].output.status_of, arrival)
-        try:
-            status = self._patience.retry("file", "look at a claimed file", look)
-        except FileNotFoundError:
-            return Withdrawn(arrival, Status.LOST, "it disappeared from the work folder")
-        if (status.st_size, mtime_ns_of(status)) != (outcome.fingerprint.size, outcome.fingerprint.mtime_ns):
-            return Withdrawn(arrival, Status.VANISHED, "it was still being written to")
-        return None
-
     def _reach(self, output: Output) -> bool:
         """Wait for the output while its mount is away; true if it was."""
         try:
@@ -222,52 +157,6 @@ class Finisher:
             self._patience.retry("file", f"reach the output {to_text(output.root)}", output.require)
             return True
         return False
-
-    def _plan(self, outcome: Outcome, promised: set[tuple[str, str]]) -> Plan:
-        delivery = self._deliveries[outcome.arrival.file.inbox]
-        placement = placement_of(outcome)
-        wanted = flattened(delivery.placer.destination(outcome), room_below(delivery.output.root))
-        taken = self._taken(delivery.output, placement, promised, outcome.arrival)
-        return self._plan_to(outcome, free_name(wanted, outcome.arrival, taken))
-
-    def _plan_to(self, outcome: Outcome, destination: str) -> Plan:
-        """What is recorded of an outcome; without a destination where the file stays in its inbox."""
-        arrival = outcome.arrival
-        prediction, reason, detail = None, None, None
-        if isinstance(outcome, Classified):
-            prediction, detail = outcome.prediction, _warning(outcome)
-        elif isinstance(outcome, Duplicate):
-            detail = f"the same bytes as {outcome.original}"
-        else:
-            reason, detail = outcome.reason, outcome.detail
-        return Plan(
-            arrival,
-            outcome.fingerprint,
-            placement_of(outcome),
-            destination,
-            prediction,
-            reason,
-            detail,
-            outcome.width,
-            outcome.height,
-            self._deliveries[arrival.file.inbox].sets_aside and isinstance(outcome, Classified),
-            places_beside(destination, arrival),
-        )
-
-    def _taken(
-        self, output: Output, placement: Placement, promised: set[tuple[str, str]], arrival: Arrival
-    ) -> Callable[[str], bool]:
-        """Which names are in use as far as we can see; the move itself decides."""
-
-        def in_use(path: str) -> bool:
-            return (output.root, path) in promised or path in output.leaving or os.path.lexists(f"{output.root}/{path}")
-
-        def taken(path: str) -> bool:
-            if in_use(path) or any(map(in_use, places_beside(path, arrival))):
-                return True
-            return placement is Placement.REJECTED and os.path.lexists(sidecar_of(f"{output.root}/{path}"))
-
-        return taken
 
     def _sync(self, plans: Sequence[Plan]) -> None:
         """Make durable: the contents and claims of `plans`, their reasons, and the moves before them."""
@@ -302,7 +191,7 @@ class Finisher:
                     self._moved.append(plan)
                 else:
                     self._on_taken(plan)
-                    refused.append(self._renamed(plan))
+                    refused.append(self._planner.renamed(plan))
             if refused:
                 self._sync_companions(refused)
                 self._ledger.plan(refused)
@@ -314,21 +203,6 @@ class Finisher:
             if plan.beside:
                 output = self._output_of(plan)
                 self._make_durable(output, [], self._folders.get(output, set()))
-
-    def _renamed(self, plan: Plan) -> Plan:
-        delivery = self._deliveries[plan.arrival.file.inbox]
-        wanted = plan.destination
-        output = delivery.output
-
-        def is_file(path: str) -> bool:
-            full_path = os.path.join(output.root, path)
-            return os.path.lexists(full_path) and not is_folder(full_path)
-
-        # Only now is it worth a look whether a folder on the way is somebody's file, or a link that leads away.
-        clear = clear_of_files(flattened(wanted, room_below(output.root)), plan.arrival.key, is_file)
-        taken = self._taken(output, plan.placement, {(output.root, wanted)}, plan.arrival)
-        destination = free_name(clear, plan.arrival, taken)
-        return replace(plan, destination=destination, beside=places_beside(destination, plan.arrival))
 
     def _moves(self, plan: Plan) -> bool:
         """Move one file; False when its name is too long, or taken, or that of a folder on the way. Safe to repeat."""
@@ -452,12 +326,6 @@ class Finisher:
         done = {(self._deliveries[arrival.file.inbox].output, arrival.token) for arrival in arrivals}
         for output, token in done:
             output.remove_batch_folder(token)
-
-
-def _warning(outcome: Classified) -> str | None:
-    """What is to be known of a file that was filed all the same."""
-    names = outcome.fingerprint.names
-    return f"the file has {names} names (hard links): through another it can still be changed" if names > 1 else None
 
 
 def _moving(plan: Plan) -> str:
