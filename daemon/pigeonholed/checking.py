@@ -19,6 +19,7 @@ from pigeonholed import database, hook, listening, tables
 from pigeonholed.bundle import BundleError
 from pigeonholed.classifying import DeviceUnavailable, find_gpu, trial
 from pigeonholed.errors import Misconfigured, Unavailable, UserError
+from pigeonholed.loading import options_of
 from pigeonholed.output import PRIVATE, Output, OutputHeld
 from pigeonholed.paths import to_text
 from pigeonholed.pipeline import check_supported
@@ -244,16 +245,10 @@ def _unmake(made: list[Path]) -> None:
 
 
 def _model(settings: Settings, model: str, version: int | Literal["current"]) -> str:
-    store, runtime = ModelStore(settings.models.dir), settings.runtime
+    store = ModelStore(settings.models.dir)
     try:
         bundle = store.open(model, version)
-        passed = trial.hold(
-            bundle,
-            kind=runtime.kind,
-            device=runtime.device,
-            precision=runtime.precision,
-            max_batch_size=settings.batching.max_batch_size,
-        )
+        passed = trial.hold(bundle, **options_of(settings))
     except BundleError as error:
         fault = str(error).rstrip(".")
         if ";" in fault:  # it says itself what to do

@@ -8,14 +8,13 @@ import time
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import structlog
 
 from pigeonholed import hook, imaging, recovery
 from pigeonholed.channel import Channel
 from pigeonholed.claiming import Claimer, Feed
-from pigeonholed.classifying import DeviceUnavailable, load_classifier, trial
 from pigeonholed.control import ControlServer
 from pigeonholed.crew import Crew
 from pigeonholed.decoding import Demand
@@ -27,6 +26,7 @@ from pigeonholed.filesystems import gives_events
 from pigeonholed.finishing import Finisher
 from pigeonholed.health import HealthServer
 from pigeonholed.ignoring import NameFilter
+from pigeonholed.loading import load_served, open_tried
 from pigeonholed.locking import COMMAND, Held, Lock
 from pigeonholed.metrics import Metrics, Reload, Stage
 from pigeonholed.onerun import OneRun
@@ -48,7 +48,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from pigeonholed.bundle import Bundle
-    from pigeonholed.classifying import RuntimeOptions
     from pigeonholed.custody import Custody
     from pigeonholed.entries import Plan
     from pigeonholed.holding import Holds
@@ -202,7 +201,7 @@ def rehearse(settings: Settings, records: Records) -> None:
     check_supported(settings)
     check_inboxes(settings, records.ledger, serving=True)
     for name, version in {(inbox.model, inbox.version) for inbox in settings.inbox}:
-        open_tried(settings, replace(records, store=ModelStore(settings.models.dir)), name, version)
+        open_tried(settings, ModelStore(settings.models.dir), records.served, name, version)
 
 
 @dataclass(slots=True)
@@ -328,7 +327,9 @@ def reclassifier_of(
 
     def load(name: str, version: int | None) -> Served:
         imaging.configure()
-        return load_served(settings, open_tried(settings, records, name, version or "current", stop))
+        return load_served(
+            settings, open_tried(settings, records.store, records.served, name, version or "current", stop)
+        )
 
     def record(bundle: Bundle) -> None:
         records.served.record(bundle.name, bundle.version, bundle.digest, bundle.labels)
@@ -362,53 +363,11 @@ def _load_models(
         key = (inbox.model, inbox.version)
         if key not in lanes:
             progress.main.begin(f"loading the model {inbox.model}", STAGE_LIMIT_S)
-            bundle = open_tried(settings, records, inbox.model, inbox.version, stop)
+            bundle = open_tried(settings, records.store, records.served, inbox.model, inbox.version, stop)
             served = load_served(settings, bundle, partial(metrics.count_retry, Stage.INFER))
             lanes[key] = Lane(served, Channel(settings.batching.max_batch_size * 4))
             _announce(settings, records, metrics, lanes[key], key)
     return lanes
-
-
-def open_tried(
-    settings: Settings,
-    records: Records,
-    name: str,
-    version: int | Literal["current"],
-    stop: threading.Event | None = None,
-) -> Bundle:
-    """Open a version that may be loaded here: a child process has tried it, now or before it last served.
-
-    Raises:
-        BundleError: it is refused, or crashed the child, hung it or wanted too much memory.
-        Unavailable: the device is not to be had.
-    """
-    bundle = records.store.open(name, version)
-    if not records.served.has_served(bundle.digest):
-        given_up = (stop or threading.Event()).is_set
-        try:
-            trial.hold(bundle, **_runtime_of(settings), given_up=given_up)
-        except DeviceUnavailable as error:
-            raise Unavailable(str(error)) from None
-    return bundle
-
-
-def load_served(
-    settings: Settings, bundle: Bundle, on_fault: Callable[[Exception], None] = lambda _error: None
-) -> Served:
-    """Check and warm a version of a model in this process; `on_fault` is told where it fails for a batch."""
-    try:
-        return Served(bundle, load_classifier(bundle, **_runtime_of(settings)), on_fault)
-    except DeviceUnavailable as error:
-        raise Unavailable(str(error)) from None
-
-
-def _runtime_of(settings: Settings) -> RuntimeOptions:
-    return {
-        "kind": settings.runtime.kind,
-        "device": settings.runtime.device,
-        "precision": settings.runtime.precision,
-        "max_batch_size": settings.batching.max_batch_size,
-    }
 
 
 def _announce(settings: Settings, records: Records, metrics: Metrics, lane: Lane, key: tuple[str, object]) -> None:
@@ -454,7 +413,7 @@ def _switcher(
         [lane for (_name, version), lane in lanes.items() if version == "current"],
         lambda name: load_served(
             settings,
-            open_tried(settings, records, name, "current", stop),
+            open_tried(settings, records.store, records.served, name, "current", stop),
             partial(metrics.count_retry, Stage.INFER),
         ),
         switched,
