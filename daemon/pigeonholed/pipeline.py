@@ -22,10 +22,10 @@ from pigeonholed.engines.lanes import Lane
 from pigeonholed.engines.local import LocalEngine, Route, Sizes
 from pigeonholed.errors import Misconfigured, Unavailable
 from pigeonholed.events import Events
-from pigeonholed.filesystems import gives_events
 from pigeonholed.finishing import Finisher
 from pigeonholed.health import HealthServer
 from pigeonholed.ignoring import NameFilter
+from pigeonholed.inbox_clock import now_ns_of
 from pigeonholed.loading import load_served, open_tried
 from pigeonholed.locking import COMMAND, Held, Lock
 from pigeonholed.metrics import Metrics, Reload, Stage
@@ -61,7 +61,6 @@ log = structlog.get_logger()
 
 _COMMANDS_END_WITHIN_S = 10.0
 _LONGEST_WAIT_S = 5.0  # between two looks whether a fault of the machine has passed
-_CLOCK_REALTIME_COARSE = 5  # of Linux, which Python's `time` does not name: what local file systems put on files
 
 
 @contextmanager
@@ -148,7 +147,7 @@ def build(
             Feed(
                 watch_of(
                     inbox,
-                    partial(clock_of, str(inbox.path), delivery.output),
+                    partial(now_ns_of, str(inbox.path), delivery.output),
                     partial(_passes_over, inbox.name, records.holds, delivery.custody),
                     metrics.stage_duration_seconds.labels(Stage.SETTLE).observe,
                     claiming_task.beat,
@@ -469,19 +468,6 @@ def watch_of(
 def _passes_over(inbox: str, holds: Holds, custody: Custody, path: str, size: int, mtime_ns: int) -> bool:
     """Whether a file is left alone: `undo` has put it back, or it is known."""
     return holds.covers(inbox, path, size, mtime_ns) or custody.knows(path)
-
-
-def clock_of(inbox: str, output: Output) -> int:
-    """What time it is for the file system of an inbox, in ns; 0 where nobody can tell: an inbox on another machine.
-
-    The output's file system is asked where it is the same one. Else the kernel gives all local ones its own time.
-    """
-    try:
-        if os.stat(inbox).st_dev == os.stat(output.private).st_dev:
-            return output.now_ns()
-        return time.clock_gettime_ns(_CLOCK_REALTIME_COARSE) if gives_events(inbox) else 0
-    except OSError:
-        return 0  # it is away
 
 
 def _watch_events(
