@@ -390,6 +390,7 @@ def test_results_are_brought_into_line_with_the_disk_once(
     assert amendments.filed_of([9])[9].filed_at == made["filed_at"]
     assert amendments.placed_since(1, ["cat/1.png", "cat/3.png", "cat/old/y.png"]) == {"cat/3.png", "cat/old/y.png"}
     assert amendments.placed_since(3, ["cat/3.png"]) == set()
+    assert amendments.placed_since(3, []) == set()
     ledger.begin_return(list(amendments.filed_of([2]).values()), hold=True)
     assert set(amendments.filed_of([2, 9])) == {9}, "one that is being put back is nobody else's to judge"
 
