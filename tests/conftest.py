@@ -15,9 +15,12 @@ from sqlalchemy.engine import Engine
 from helpers import FakeClock
 from mounts import another_mount
 from pigeonholed import database
+from pigeonholed.amendments import Amendments
+from pigeonholed.known_contents import KnownContents
 from pigeonholed.ledger import Ledger
 from pigeonholed.output import Output
 from pigeonholed.patience import Patience
+from pigeonholed.served_models import ServedModels
 from pigeonholed.writer import Writer
 from records_of import ON_POSTGRES
 from servers import Server, shared_server
@@ -139,6 +142,24 @@ def writer(db: Engine) -> Iterator[Writer]:
 def ledger(db: Engine, writer: Writer) -> Ledger:
     """A ledger on a real database."""
     return Ledger(db, writer)
+
+
+@pytest.fixture
+def amendments(db: Engine, writer: Writer) -> Amendments:
+    """What mending asks and changes in the same database."""
+    return Amendments(db, writer)
+
+
+@pytest.fixture
+def served(db: Engine, writer: Writer) -> ServedModels:
+    """Which versions of models have served, by the same database."""
+    return ServedModels(db, writer)
+
+
+@pytest.fixture
+def contents(db: Engine, writer: Writer) -> KnownContents:
+    """What is filed in the same database, for inboxes that set duplicates aside."""
+    return KnownContents(db, writer)
 
 
 @pytest.fixture

@@ -16,18 +16,19 @@ import numpy as np
 import numpy.typing as npt
 
 from pigeonholed.bundle import Bundle, Calibration, Input, Manifest, Threshold
+from pigeonholed.entries import Copy, Plan
 from pigeonholed.images import (
     Arrival,
     Classified,
     Decoded,
     Fingerprint,
     ImageFile,
+    Original,
     Prediction,
     Reason,
     Rejected,
     Status,
 )
-from pigeonholed.ledger import Copy, Plan
 from pigeonholed.output import Output
 from pigeonholed.serving import Served
 
@@ -257,6 +258,13 @@ class FakeLedger:
     def named(self, name: str) -> list[Any]:
         """What was asked under one name."""
         return [what for step, what in self.steps if step == name]
+
+
+class NothingFiled:
+    """Known contents for inboxes that do not set duplicates aside: nobody asks for them."""
+
+    def originals(self, inbox: str, hashes: Sequence[str]) -> dict[str, Original]:
+        raise AssertionError(f"{inbox} asked for {hashes}")
 
 
 def lines(items: Iterable[str]) -> str:

@@ -20,7 +20,6 @@ _LONG = {
     "pigeonholed.formats",  # one reader for each format, none of them long
     "pigeonholed.metrics",  # one line for each metric of the contract
     "pigeonholed.finishing",  # the delivery protocol, best read in one piece
-    "pigeonholed.ledger",  # one statement for each step of the protocol
     "pigeonholed.imaging",  # one way to see a picture
     "pigeonholed.pipeline",  # all wiring
 }

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
     import prometheus_client
 
+    from pigeonholed.entries import Plan
     from pigeonholed.images import Arrival
-    from pigeonholed.ledger import Plan
     from pigeonholed.metrics import Metrics
 
 

@@ -7,12 +7,13 @@ import os
 import secrets
 from typing import TYPE_CHECKING, Any
 
+from pigeonholed.amendments import Found
 from pigeonholed.companions import is_companion
 from pigeonholed.contents import sha256_of_open
-from pigeonholed.finishing import explanation_in
+from pigeonholed.entries import Hold
+from pigeonholed.explanations import explanation_in
 from pigeonholed.images import Placement, mtime_ns_of
 from pigeonholed.judging import is_clean
-from pigeonholed.ledger import Found, Hold
 from pigeonholed.origins import Source, Unclear, origin_of
 from pigeonholed.paths import from_text
 from pigeonholed.placing import sidecar_of
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from pigeonholed.ledger import Ledger
     from pigeonholed.output import Output
     from pigeonholed.repairs import Batch, Item
+    from pigeonholed.served_models import ServedModels
     from pigeonholed.settings import InboxSettings
     from pigeonholed.store import ModelStore
 
@@ -35,13 +37,17 @@ class Adopting:
     """Makes rows. For one batch, in which the models do not change.
 
     Args:
-        ledger: gives ids, and knows labels.
+        ledger: gives ids.
+        served: knows labels.
         inboxes: the settings of each.
         store: the models.
     """
 
-    def __init__(self, ledger: Ledger, inboxes: Sequence[InboxSettings], store: ModelStore) -> None:
+    def __init__(
+        self, ledger: Ledger, served: ServedModels, inboxes: Sequence[InboxSettings], store: ModelStore
+    ) -> None:
         self._ledger = ledger
+        self._served = served
         self._inboxes = inboxes
         self._store = store
         self._sources: dict[str, dict[str, Source]] = {}
@@ -94,7 +100,7 @@ class Adopting:
     def _labels(self, model: str) -> frozenset[str]:
         from pigeonholed.bundle import BundleError
 
-        known = self._ledger.labels_of(model)
+        known = self._served.labels_of(model)
         if not known:  # a database that never loaded it
             with contextlib.suppress(BundleError):
                 known = set(self._store.open(model).manifest.labels)

@@ -9,7 +9,8 @@ import contextlib
 import os
 import tempfile
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Literal
 from urllib.parse import quote
 
 import sqlalchemy as sa
@@ -18,6 +19,7 @@ from pigeonholed import database, hook, listening, tables
 from pigeonholed.bundle import BundleError
 from pigeonholed.classifying import DeviceUnavailable, find_gpu, trial
 from pigeonholed.errors import Misconfigured, Unavailable, UserError
+from pigeonholed.loading import options_of
 from pigeonholed.locking import holder_of
 from pigeonholed.output import PRIVATE, Output, OutputHeld
 from pigeonholed.paths import to_text
@@ -56,20 +58,20 @@ class Finding:
 
 def look(settings: Settings) -> Iterator[Finding]:
     """Everything, one after another; a fault of one thing hides none of another."""
-    yield _tried("configuration", lambda: _configuration(settings))
-    yield _tried("state", lambda: _state(settings))
-    yield _tried("database", lambda: _database(settings))
+    yield _tried("configuration", partial(_configuration, settings))
+    yield _tried("state", partial(_state, settings))
+    yield _tried("database", partial(_database, settings))
     for inbox in settings.inbox:
-        yield _tried(f"inbox {inbox.name}", lambda inbox=inbox: _inbox(settings, inbox))  # type: ignore[misc]
+        yield _tried(f"inbox {inbox.name}", partial(_inbox, settings, inbox))
     for model, version in dict.fromkeys((inbox.model, inbox.version) for inbox in settings.inbox):
-        yield _tried(f"model {model}", lambda model=model, version=version: _model(settings, model, version))  # type: ignore[misc]
-    yield _tried("control", lambda: listening.control(settings))
-    yield _tried("metrics", lambda: listening.metrics(settings))
+        yield _tried(f"model {model}", partial(_model, settings, model, version))
+    yield _tried("control", partial(listening.control, settings))
+    yield _tried("metrics", partial(listening.metrics, settings))
     if settings.web.token_file is not None:
-        yield _tried("web", lambda: listening.token(settings))
+        yield _tried("web", partial(listening.token, settings))
     if settings.hook.command:
-        yield _tried("hook", lambda: _hook(settings))
-    yield _tried("device", lambda: _device(settings))
+        yield _tried("hook", partial(_hook, settings))
+    yield _tried("device", partial(_device, settings))
     for what, detail in warnings_of(settings):
         yield Finding(what, True, detail, warning=True)
 
@@ -246,17 +248,11 @@ def _unmake(made: list[Path]) -> None:
                 path.rmdir()
 
 
-def _model(settings: Settings, model: str, version: int | str) -> str:
-    store, runtime = ModelStore(settings.models.dir), settings.runtime
+def _model(settings: Settings, model: str, version: int | Literal["current"]) -> str:
+    store = ModelStore(settings.models.dir)
     try:
-        bundle = store.open(model, version)  # type: ignore[arg-type]
-        passed = trial.hold(
-            bundle,
-            kind=runtime.kind,
-            device=runtime.device,
-            precision=runtime.precision,
-            max_batch_size=settings.batching.max_batch_size,
-        )
+        bundle = store.open(model, version)
+        passed = trial.hold(bundle, **options_of(settings))
     except BundleError as error:
         fault = str(error).rstrip(".")
         if ";" in fault:  # it says itself what to do

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from pigeonholed.ignoring import NameFilter
+    from pigeonholed.images import Arrival
     from pigeonholed.settling import Marks
 
 _WRITER_PAUSE_S = 0.5
@@ -67,6 +68,13 @@ def beside(destination: str, picture: str, companions: Sequence[str]) -> tuple[s
         taken.add(place)
         places.append(place)
     return tuple(places)
+
+
+def places_beside(destination: str, arrival: Arrival) -> tuple[str, ...]:
+    """Where the companions of an arrival go, if it goes to `destination`; in their order."""
+    if not arrival.companions:
+        return ()
+    return beside(destination, arrival.file.path, [companion.file.path for companion in arrival.companions])
 
 
 def room_for(picture: str, companions: Sequence[str]) -> int:

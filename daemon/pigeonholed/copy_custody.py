@@ -13,8 +13,8 @@ import structlog
 from pigeonholed.copying import Copier, Unfit
 from pigeonholed.custody import Ingested, Refusal
 from pigeonholed.disk import WAITED_FOR, Disk, is_there
+from pigeonholed.entries import Copy
 from pigeonholed.hold_folder import PART
-from pigeonholed.ledger import Copy
 from pigeonholed.paths import to_text
 from pigeonholed.settling import signature_of
 

@@ -1,7 +1,7 @@
 """Pictures of the same bytes as one that is filed: for inboxes that set them aside.
 
-The ledger knows what is filed. What it knows when a plan is committed is decisive; that a picture is asked after before
-a model sees it only spares the model.
+`KnownContents` says what is filed. What it says when a plan is about to be committed is decisive; that a picture is
+asked after before a model sees it only spares the model.
 """
 
 from __future__ import annotations
@@ -9,28 +9,20 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
-import sqlalchemy as sa
-
-from pigeonholed import tables
-from pigeonholed.database import READS
-from pigeonholed.images import Classified, Duplicate, Original, Rejected, Status, Withdrawn
+from pigeonholed.images import Classified, Duplicate, Rejected, Status, Withdrawn
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
 
-    from sqlalchemy.engine import Engine
-
-    from pigeonholed.images import Decoded, Outcome
+    from pigeonholed.images import Decoded, Original, Outcome
     from pigeonholed.patience import Patience
-
-_MANY = 500  # values in one query
 
 Content = tuple[str, str | None]
 """An inbox and a hash: what must be the same."""
 
 
 class Filed(Protocol):
-    """Who knows what is filed: the ledger."""
+    """Who knows what is filed: `KnownContents`."""
 
     def originals(self, inbox: str, hashes: Sequence[str]) -> dict[str, Original]:
         """Of these hashes, those that are filed in an inbox."""
@@ -41,42 +33,19 @@ def content_of(picture: Decoded | Outcome) -> Content:
     return picture.arrival.file.inbox, picture.fingerprint.sha256
 
 
-def find(engine: Engine, inbox: str, hashes: Sequence[str]) -> dict[str, Original]:
-    """Of these hashes, those that are filed in an inbox or planned to be, and by which image: the first, of several.
-
-    Raises:
-        DBAPIError: the database is away.
-    """
-    images, contents = tables.images, tables.contents
-    found: dict[str, Original] = {}
-    with engine.execution_options(**{READS: True}).connect() as connection:
-        for start in range(0, len(hashes), _MANY):
-            first = (
-                sa.select(sa.func.min(images.c.id).label("id"))
-                .join_from(contents, images, images.c.id == contents.c.image_id)
-                .where(contents.c.inbox == inbox, contents.c.sha256.in_(hashes[start : start + _MANY]))
-                .where(images.c.status.in_([Status.PLANNED.value, Status.FILED.value]))
-                .group_by(contents.c.sha256)
-                .subquery()
-            )
-            query = sa.select(images.c.sha256, images.c.id, images.c.destination).join(first, first.c.id == images.c.id)
-            found |= {row.sha256: Original(row.id, row.destination) for row in connection.execute(query)}
-    return found
-
-
 class Originals:
     """Looks up what is filed, at the cost of one query an inbox; none where no inbox asks for it.
 
     Args:
         inboxes: those that set duplicates aside.
-        ledger: knows what is filed.
+        contents: what is filed.
         patience: waits for a database that is away.
         stage: who waits.
     """
 
-    def __init__(self, inboxes: Collection[str], ledger: Filed, patience: Patience, stage: str) -> None:
+    def __init__(self, inboxes: Collection[str], contents: Filed, patience: Patience, stage: str) -> None:
         self._inboxes = frozenset(inboxes)
-        self._ledger = ledger
+        self._contents = contents
         self._patience = patience
         self._stage = stage
 
@@ -95,7 +64,7 @@ class Originals:
                 hashes.setdefault(inbox, set()).add(sha256)
         found: dict[Content, Original] = {}
         for inbox, wanted in hashes.items():
-            look = partial(self._ledger.originals, inbox, sorted(wanted))
+            look = partial(self._contents.originals, inbox, sorted(wanted))
             known = self._patience.retry(self._stage, "look up what is filed", look)
             found |= {(inbox, sha256): original for sha256, original in known.items()}
         return found

@@ -8,75 +8,42 @@ states only facts that are durable already, and each move only follows a plan th
 from __future__ import annotations
 
 import errno
-import json
 import os
 from contextlib import nullcontext, suppress
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from dataclasses import replace
 from functools import partial
-from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import structlog
 
 from pigeonholed import beneath
-from pigeonholed.companions import beside, room_for
-from pigeonholed.custody import Renaming
-from pigeonholed.disk import is_folder, is_there, require_gone
-from pigeonholed.duplicates import Originals, compared, content_of
-from pigeonholed.images import Classified, Duplicate, Original, Placement, Status, Withdrawn, mtime_ns_of
-from pigeonholed.ledger import Plan
-from pigeonholed.log_lines import escaped
+from pigeonholed.disk import is_folder, is_there
+from pigeonholed.entries import Plan
+from pigeonholed.explanations import Drafts
+from pigeonholed.images import Placement, Status, Withdrawn
 from pigeonholed.metrics import Stage
 from pigeonholed.paths import to_text
-from pigeonholed.placing import alternatives, clear_of_files, cut, flattened, placement_of, sidecar_of
-from pigeonholed.staying import look_again
+from pigeonholed.placing import alternatives, room_below, sidecar_of
+from pigeonholed.planning import Planner
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
 
-    from pigeonholed.custody import Custody
-    from pigeonholed.images import Arrival, Handled, Outcome
+    from pigeonholed.delivery import Delivery
+    from pigeonholed.duplicates import Filed
+    from pigeonholed.images import Arrival, Handled
     from pigeonholed.ledger import Ledger
     from pigeonholed.output import Output
     from pigeonholed.patience import Patience
-    from pigeonholed.placing import Placer
 
 log = structlog.get_logger()
 
-_LONGEST_PATH = 4095  # PATH_MAX without its final NUL
 _LONGEST_NUMBER = 16  # behind a name that is taken
-_LONGEST_EXPLANATION = 1 << 20
 _OTHER_NAME = frozenset({errno.EEXIST, errno.ENAMETOOLONG})
 """After these a file is moved to another name."""
 _REFUSALS = frozenset({errno.EACCES, errno.EPERM, errno.EXDEV, errno.ELOOP})
 """A class folder that we may not write to or that leads to another mount: waited for, since a person can mend it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Delivery:
-    """How the files of one inbox leave it.
-
-    Attributes:
-        inbox: the folder they came from.
-        output: the folder they go to.
-        placer: renders their destinations.
-        custody: how they were taken, and how they go back; by renaming, where nothing else is said.
-        nowhere: the configuration names no output for them; `output` holds nothing then.
-        sets_aside: what has the same bytes as a filed picture of the inbox goes to a folder of its own.
-    """
-
-    inbox: str
-    output: Output
-    placer: Placer
-    custody: Custody = None  # type: ignore[assignment]
-    nowhere: bool = False
-    sets_aside: bool = False
-
-    def __post_init__(self) -> None:
-        if self.custody is None:
-            object.__setattr__(self, "custody", Renaming(self.inbox, self.output))
 
 
 class Finisher:
@@ -85,6 +52,7 @@ class Finisher:
     Args:
         deliveries: by inbox.
         ledger: records plans and confirmations.
+        contents: what is filed, for inboxes that set duplicates aside.
         patience: waits for full disks and lost mounts.
         on_filed: told of the plans that have become results, once each.
         on_withdrawn: told of arrivals that leave no result, once each.
@@ -96,6 +64,7 @@ class Finisher:
         self,
         deliveries: Mapping[str, Delivery],
         ledger: Ledger,
+        contents: Filed,
         patience: Patience,
         on_filed: Callable[[Sequence[Plan]], None],
         on_withdrawn: Callable[[Sequence[Withdrawn]], None],
@@ -109,20 +78,20 @@ class Finisher:
         self._on_withdrawn = on_withdrawn
         self._on_taken = on_taken
         self._timed = timed
-        asking = [inbox for inbox, delivery in deliveries.items() if delivery.sets_aside]
-        self._originals = Originals(asking, ledger, patience, "file")
+        self._planner = Planner(deliveries, contents, patience)
         self._moved: list[Plan] = []
         self._folders: dict[Output, set[str]] = {}
-        self._drafts: set[str] = set()  # reasons that are durable with the next sync, or are already
+        self._drafts = Drafts()
 
     def turn(self, handled: Sequence[Handled]) -> None:
         """Plan and move a batch, and confirm the one before."""
         if staying := [item for item in handled if item.arrival.stays]:
             self._note(staying)
-        plans, withdrawn = self._planned([item for item in handled if not item.arrival.stays])
+        plans, withdrawn = self._planner.of_claimed([item for item in handled if not item.arrival.stays])
         if plans:
             with self._timed(Stage.RECORD):
-                self._draft(plans)
+                for plan in plans:
+                    self._drafts.write(self._output_of(plan), plan)
                 self._sync(plans)
                 self._ledger.plan(plans, [plan.arrival for plan in self._moved])
             self._confirmed()
@@ -135,9 +104,9 @@ class Finisher:
         """Move files whose plan an earlier process committed."""
         for plan in plans:
             self._touch_above(plan)
-        self._draft(plans)
-        for output in {self._deliveries[plan.arrival.file.inbox].output for plan in plans}:
-            if drafts := self._drafts_for(output, plans):
+            self._drafts.write(self._output_of(plan), plan)
+        for output in {self._output_of(plan) for plan in plans}:
+            if drafts := self._drafts.of(output, plans):
                 output.disk.sync(drafts, [])
         self._move(plans)
 
@@ -155,9 +124,20 @@ class Finisher:
             self._touch_above(plan)
             self._moved.append(self._caught_up(plan))
 
+    def _note(self, handled: Sequence[Handled]) -> None:
+        """Record what becomes of files that stay where they are: a row, and nothing on any disk."""
+        plans, withdrawn = self._planner.of_staying(handled)
+        if plans:
+            self._ledger.note(plans)
+            self._on_filed(plans)
+        if withdrawn:
+            self._withdraw(withdrawn)
+        for item in handled:  # only now, when the ledger knows those that are not to come again
+            self._deliveries[item.arrival.file.inbox].custody.release([item.arrival])
+
     def _caught_up(self, plan: Plan) -> Plan:
         """What travels with a picture follows it where a power cut has kept its move and undone theirs."""
-        output = self._deliveries[plan.arrival.file.inbox].output
+        output = self._output_of(plan)
         for index, companion in enumerate(plan.arrival.companions):
             places = alternatives(plan.beside[index], companion.key, lambda _path: False)
             while is_there(output.work_path(companion)):
@@ -169,79 +149,6 @@ class Finisher:
                     output.disk.rename_new(output.work_path(companion), os.path.basename(place), target_dir=folder)
         return plan
 
-    def _planned(self, handled: Sequence[Handled]) -> tuple[list[Plan], list[Withdrawn]]:
-        plans: list[Plan] = []
-        withdrawn: list[Withdrawn] = []
-        promised: set[tuple[str, str]] = set()
-        outcomes: list[Outcome] = []
-        for item in handled:
-            if isinstance(item, Withdrawn):
-                withdrawn.append(item)
-            elif (fault := self._changed(item)) is not None:
-                withdrawn.append(fault)
-            else:
-                outcomes.append(item)
-        known = self._originals.of(outcomes)
-        for outcome in self._in_order(outcomes):
-            result = compared(outcome, known)
-            if isinstance(result, Withdrawn):
-                withdrawn.append(result)
-                continue
-            plan = self._plan(result, promised)
-            root = self._deliveries[plan.arrival.file.inbox].output.root
-            promised.update((root, path) for path in (plan.destination, *plan.beside))
-            plans.append(plan)
-            if plan.stands:
-                known[content_of(result)] = Original(plan.arrival.id, to_text(plan.destination))
-        return plans, withdrawn
-
-    def _note(self, handled: Sequence[Handled]) -> None:
-        """Record what becomes of files that stay where they are: a row, and nothing on any disk."""
-        outcomes: list[Outcome] = []
-        withdrawn: list[Withdrawn] = []
-        for item in handled:
-            seen: Handled = item
-            if not isinstance(item, Withdrawn):
-                look = partial(look_again, item, self._deliveries[item.arrival.file.inbox].inbox)
-                seen = self._patience.retry("file", "look at a file of an inbox", look)
-            if isinstance(seen, Withdrawn):
-                withdrawn.append(seen)
-            else:
-                outcomes.append(seen)
-        plans: list[Plan] = []
-        known = self._originals.of(outcomes)
-        for outcome in self._in_order(outcomes):
-            result = compared(outcome, known)
-            if isinstance(result, Withdrawn):
-                withdrawn.append(result)
-                continue
-            plans.append(self._plan_to(result, ""))
-            if plans[-1].stands:
-                known[content_of(result)] = Original(result.arrival.id, None)
-        if plans:
-            self._ledger.note(plans)
-            self._on_filed(plans)
-        if withdrawn:
-            self._withdraw(withdrawn)
-        for item in handled:  # only now, when the ledger knows those that are not to come again
-            self._deliveries[item.arrival.file.inbox].custody.release([item.arrival])
-
-    def _in_order(self, outcomes: list[Outcome]) -> Sequence[Outcome]:
-        """Where equal ones come together, the first that arrived is the original, whichever thread was faster."""
-        return sorted(outcomes, key=lambda outcome: outcome.arrival.id) if self._originals else outcomes
-
-    def _changed(self, outcome: Outcome) -> Withdrawn | None:
-        """A last look before the plan: what was hashed and decoded must still be what is there."""
-        arrival = outcome.arrival
-        look = partial(self._deliveries[arrival.file.inbox].output.status_of, arrival)
-        try:
-            status = self._patience.retry("file", "look at a claimed file", look)
-        except FileNotFoundError:
-            return Withdrawn(arrival, Status.LOST, "it disappeared from the work folder")
-        if (status.st_size, mtime_ns_of(status)) != (outcome.fingerprint.size, outcome.fingerprint.mtime_ns):
-            return Withdrawn(arrival, Status.VANISHED, "it was still being written to")
-        return None
-
     def _reach(self, output: Output) -> bool:
         """Wait for the output while its mount is away; true if it was."""
         try:
@@ -250,52 +157,6 @@ class Finisher:
             self._patience.retry("file", f"reach the output {to_text(output.root)}", output.require)
             return True
         return False
-
-    def _plan(self, outcome: Outcome, promised: set[tuple[str, str]]) -> Plan:
-        delivery = self._deliveries[outcome.arrival.file.inbox]
-        placement = placement_of(outcome)
-        wanted = flattened(delivery.placer.destination(outcome), room_below(delivery.output))
-        taken = self._taken(delivery.output, placement, promised, outcome.arrival)
-        return self._plan_to(outcome, free_name(wanted, outcome.arrival, taken))
-
-    def _plan_to(self, outcome: Outcome, destination: str) -> Plan:
-        """What is recorded of an outcome; without a destination where the file stays in its inbox."""
-        arrival = outcome.arrival
-        prediction, reason, detail = None, None, None
-        if isinstance(outcome, Classified):
-            prediction, detail = outcome.prediction, _warning(outcome)
-        elif isinstance(outcome, Duplicate):
-            detail = f"the same bytes as {outcome.original}"
-        else:
-            reason, detail = outcome.reason, outcome.detail
-        return Plan(
-            arrival,
-            outcome.fingerprint,
-            placement_of(outcome),
-            destination,
-            prediction,
-            reason,
-            detail,
-            outcome.width,
-            outcome.height,
-            self._deliveries[arrival.file.inbox].sets_aside and isinstance(outcome, Classified),
-            places_beside(destination, arrival),
-        )
-
-    def _taken(
-        self, output: Output, placement: Placement, promised: set[tuple[str, str]], arrival: Arrival
-    ) -> Callable[[str], bool]:
-        """Which names are in use as far as we can see; the move itself decides."""
-
-        def in_use(path: str) -> bool:
-            return (output.root, path) in promised or path in output.leaving or os.path.lexists(f"{output.root}/{path}")
-
-        def taken(path: str) -> bool:
-            if in_use(path) or any(map(in_use, places_beside(path, arrival))):
-                return True
-            return placement is Placement.REJECTED and os.path.lexists(sidecar_of(f"{output.root}/{path}"))
-
-        return taken
 
     def _sync(self, plans: Sequence[Plan]) -> None:
         """Make durable: the contents and claims of `plans`, their reasons, and the moves before them."""
@@ -310,7 +171,7 @@ class Finisher:
             if not delivery.custody.copies:  # a copy was recorded only after its original's claim was durable
                 changed.add(os.path.dirname(os.path.join(delivery.inbox, plan.arrival.file.path)))
         for output in files:
-            files[output] += self._drafts_for(output, plans)
+            files[output] += self._drafts.of(output, plans)
         for output in files.keys() | folders.keys():
             self._make_durable(output, files.get(output, []), folders.get(output, set()))
 
@@ -330,7 +191,7 @@ class Finisher:
                     self._moved.append(plan)
                 else:
                     self._on_taken(plan)
-                    refused.append(self._renamed(plan))
+                    refused.append(self._planner.renamed(plan))
             if refused:
                 self._sync_companions(refused)
                 self._ledger.plan(refused)
@@ -340,28 +201,13 @@ class Finisher:
         """What went ahead of a picture and came back is back for certain, before its plan names another place."""
         for plan in plans:
             if plan.beside:
-                output = self._deliveries[plan.arrival.file.inbox].output
+                output = self._output_of(plan)
                 self._make_durable(output, [], self._folders.get(output, set()))
-
-    def _renamed(self, plan: Plan) -> Plan:
-        delivery = self._deliveries[plan.arrival.file.inbox]
-        wanted = plan.destination
-        output = delivery.output
-
-        def is_file(path: str) -> bool:
-            full_path = os.path.join(output.root, path)
-            return os.path.lexists(full_path) and not is_folder(full_path)
-
-        # Only now is it worth a look whether a folder on the way is somebody's file, or a link that leads away.
-        clear = clear_of_files(flattened(wanted, room_below(output)), plan.arrival.key, is_file)
-        taken = self._taken(output, plan.placement, {(output.root, wanted)}, plan.arrival)
-        destination = free_name(clear, plan.arrival, taken)
-        return replace(plan, destination=destination, beside=places_beside(destination, plan.arrival))
 
     def _moves(self, plan: Plan) -> bool:
         """Move one file; False when its name is too long, or taken, or that of a folder on the way. Safe to repeat."""
-        output = self._deliveries[plan.arrival.file.inbox].output
-        if len(os.fsencode(plan.destination)) > room_below(output) + _LONGEST_NUMBER:
+        output = self._output_of(plan)
+        if len(os.fsencode(plan.destination)) > room_below(output.root) + _LONGEST_NUMBER:
             return False  # folder by folder we would come there, and nobody else by its path
         try:
             return self._moves_to_its_name(plan)
@@ -373,7 +219,7 @@ class Finisher:
             return False
 
     def _moves_to_its_name(self, plan: Plan) -> bool:
-        output = self._deliveries[plan.arrival.file.inbox].output
+        output = self._output_of(plan)
         folder, _, name = plan.destination.rpartition("/")
         if plan.placement is Placement.REJECTED:
             self._make_folders(output, os.path.join(output.root, folder))
@@ -386,7 +232,7 @@ class Finisher:
             return self._moves_into(fd, name, plan, output)
 
     def _moves_into(self, folder: int, name: str, plan: Plan, output: Output) -> bool:
-        if plan.placement is Placement.REJECTED and not self._explain(output, plan, folder, name):
+        if plan.placement is Placement.REJECTED and not self._drafts.place(output, plan, folder, name):
             return False
         try:
             if plan.beside:
@@ -424,38 +270,6 @@ class Finisher:
                 with suppress(FileNotFoundError):
                     output.disk.rename_new(os.path.basename(place), work, source_dir=folder)
 
-    def _draft(self, plans: Sequence[Plan]) -> None:
-        """Write the reasons of rejected files where they become durable with their plans.
-
-        Not only beside the file: a power cut could keep such a name and lose what it leads to.
-        """
-        for plan in plans:
-            if plan.placement is Placement.REJECTED:
-                draft = self._deliveries[plan.arrival.file.inbox].output.draft_path(plan.arrival)
-                with suppress(OSError):  # a full disk is waited for when the file is moved
-                    _write(draft, plan)
-                    self._drafts.add(draft)
-
-    def _drafts_for(self, output: Output, plans: Sequence[Plan]) -> list[str]:
-        mine = (plan.arrival for plan in plans if self._deliveries[plan.arrival.file.inbox].output is output)
-        return [draft for arrival in mine if (draft := output.draft_path(arrival)) in self._drafts]
-
-    def _explain(self, output: Output, plan: Plan, folder: int, name: str) -> bool:
-        """Put the reason beside where a rejected file will be; False when somebody else's file has that name."""
-        sidecar, draft = sidecar_of(name), output.draft_path(plan.arrival)
-        if draft not in self._drafts:
-            _write(draft, plan)
-            output.disk.sync([draft], [])
-        self._drafts.discard(draft)  # a rename that fails may have been done
-        try:
-            output.disk.rename_new(draft, sidecar, target_dir=folder)
-        except FileExistsError:
-            if not explains(os.path.join(beneath.path_of(folder), sidecar), plan.arrival.key):
-                self._drafts.add(draft)  # for the name that is tried next
-                return False
-            os.unlink(draft)
-        return True
-
     def _make_folders(self, output: Output, folder: str) -> None:
         """Make a class folder and what is above it, remembering whose entries must be made durable."""
         output.require()  # never make folders where a mount should be
@@ -467,7 +281,7 @@ class Finisher:
             pass
 
     def _touch(self, plan: Plan) -> None:
-        output = self._deliveries[plan.arrival.file.inbox].output
+        output = self._output_of(plan)
         target = os.path.join(output.root, plan.destination)
         self._folders.setdefault(output, set()).update(
             (os.path.dirname(target), output.batch_folder(plan.arrival.token))
@@ -475,7 +289,7 @@ class Finisher:
 
     def _touch_above(self, plan: Plan) -> None:
         """Remember the folders above a target: whoever made them may have died before they were durable."""
-        output = self._deliveries[plan.arrival.file.inbox].output
+        output = self._output_of(plan)
         folder = os.path.dirname(os.path.join(output.root, plan.destination))
         while len(folder) > len(output.root):
             folder = os.path.dirname(folder)
@@ -493,8 +307,9 @@ class Finisher:
         """Give files back that still change; raise the alarm for files that are gone."""
         for item in withdrawn:
             if item.status is Status.VANISHED and not item.arrival.stays:
-                self._give_back(item.arrival)
-        self.give_back_companions([item.arrival for item in withdrawn])
+                self._deliveries[item.arrival.file.inbox].give_back(item.arrival)
+        for item in withdrawn:
+            self._deliveries[item.arrival.file.inbox].give_back_companions(item.arrival)
         for status in (Status.VANISHED, Status.LOST):
             chosen = [item for item in withdrawn if item.status is status]
             for detail in {item.detail for item in chosen}:
@@ -504,29 +319,8 @@ class Finisher:
         self._on_withdrawn(withdrawn)
         self._remove_folders(item.arrival for item in withdrawn)
 
-    def give_back_companions(self, arrivals: Sequence[Arrival]) -> None:
-        """What came with pictures that leave no result goes back to where it was."""
-        for arrival in arrivals:
-            output = self._deliveries[arrival.file.inbox].output
-            for companion in arrival.companions:
-                if is_there(output.work_path(companion)):
-                    self._give_back(companion)
-
-    def _give_back(self, arrival: Arrival) -> None:
-        delivery = self._deliveries[arrival.file.inbox]
-        source = delivery.output.work_path(arrival)
-        wanted = (arrival.file.path, os.path.basename(arrival.file.path))  # the other where its folder is none any more
-        for name in chain.from_iterable(alternatives(path, arrival.key, lambda _path: False) for path in wanted):
-            target = os.path.join(delivery.inbox, name)
-            try:
-                with beneath.folder(delivery.inbox, os.path.dirname(name), make=True) as folder:
-                    delivery.custody.put_back(source, os.path.join(beneath.path_of(folder), os.path.basename(name)))
-            except (FileExistsError, NotADirectoryError):
-                continue
-            # Before the row is closed: after a power cut no file may be in the work folder without a row that lives.
-            delivery.output.disk.sync([], [os.path.dirname(target), delivery.output.batch_folder(arrival.token)])
-            return
-        raise FileExistsError(errno.EEXIST, "no name is free to give a file back under", delivery.inbox)
+    def _output_of(self, plan: Plan) -> Output:
+        return self._deliveries[plan.arrival.file.inbox].output
 
     def _remove_folders(self, arrivals: Iterator[Arrival]) -> None:
         done = {(self._deliveries[arrival.file.inbox].output, arrival.token) for arrival in arrivals}
@@ -534,93 +328,5 @@ class Finisher:
             output.remove_batch_folder(token)
 
 
-def places_beside(destination: str, arrival: Arrival) -> tuple[str, ...]:
-    """Where the companions of an arrival go, if it goes to `destination`."""
-    if not arrival.companions:
-        return ()
-    return beside(destination, arrival.file.path, [companion.file.path for companion in arrival.companions])
-
-
-def free_name(wanted: str, arrival: Arrival, taken: Callable[[str], bool]) -> str:
-    """The wanted name or another that is free, also for what travels with the file."""
-    if not arrival.companions:
-        return next(alternatives(wanted, arrival.key, taken))
-    room = room_for(arrival.file.path, [companion.file.path for companion in arrival.companions])
-    return next(alternatives(cut(wanted, room), arrival.key, taken, room))
-
-
-def _warning(outcome: Classified) -> str | None:
-    """What is to be known of a file that was filed all the same."""
-    names = outcome.fingerprint.names
-    return f"the file has {names} names (hard links): through another it can still be changed" if names > 1 else None
-
-
-def room_below(output: Output) -> int:
-    """How many bytes a path below an output may have, so that its users can name what is there."""
-    return _LONGEST_PATH - len(os.fsencode(output.root)) - 64  # for a number, a sidecar and the slashes
-
-
 def _moving(plan: Plan) -> str:
     return f"move a file to {to_text(plan.destination)}"
-
-
-def _write(draft: str, plan: Plan) -> None:
-    with open(draft, "w", encoding="utf-8") as file:
-        file.write(explanation(plan))
-
-
-def explanation(plan: Plan, rejected_at: datetime | None = None) -> str:
-    """The content of the sidecar of a rejected file."""
-    rejected_at = rejected_at or datetime.now(UTC)
-    content = {
-        "path": to_text(plan.arrival.file.path),
-        "inbox": plan.arrival.file.inbox,
-        "reason": plan.reason,
-        "detail": plan.detail,
-        "sha256": plan.fingerprint.sha256,
-        "size_bytes": plan.fingerprint.size,
-        "rejected_at": rejected_at.isoformat(timespec="seconds"),
-        "arrival": plan.arrival.key,
-    }
-    # For people, without a character that a terminal would obey: the name in it is its dropper's.
-    text = json.dumps(content, indent=2, ensure_ascii=False)
-    return "".join(c if c.isprintable() or c == "\n" else escaped(c) for c in text) + "\n"
-
-
-def explains(sidecar: str, key: str) -> bool:
-    """Whether a sidecar is ours: it was written for this very arrival.
-
-    Raises:
-        OSError: the disk fails to answer.
-    """
-    content = explanation_in(sidecar)
-    return content is not None and content.get("arrival") == key
-
-
-def explanation_in(sidecar: str) -> dict[str, Any] | None:
-    """What a sidecar says, if it is one: anybody may have written it.
-
-    Raises:
-        OSError: the disk fails to answer.
-    """
-    try:
-        # Somebody else's, if it is a link, a pipe that would be waited for, or too long or too deep to be read.
-        fd = os.open(sidecar, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-        try:
-            content = json.loads(os.read(fd, _LONGEST_EXPLANATION))
-        finally:
-            os.close(fd)
-    except FileNotFoundError:
-        require_gone(sidecar)
-        return None
-    except (IsADirectoryError, ValueError, RecursionError):
-        return None
-    except PermissionError:
-        if os.lstat(sidecar).st_uid == os.geteuid():
-            raise  # it may be ours
-        return None
-    except OSError as error:
-        if error.errno in {errno.ELOOP, errno.ENXIO, errno.EAGAIN}:
-            return None
-        raise
-    return content if isinstance(content, dict) and "arrival" in content else None

@@ -16,8 +16,8 @@ import sqlalchemy as sa
 from pigeonholed import company_survey
 from pigeonholed.database import identity_of
 from pigeonholed.errors import Unavailable
+from pigeonholed.explanations import explanation_in
 from pigeonholed.findings import Finding, Kind
-from pigeonholed.finishing import explanation_in
 from pigeonholed.images import Placement, Status
 from pigeonholed.judging import Judge
 from pigeonholed.output import PRIVATE

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pigeonholed.ledger import Hold
+from pigeonholed.entries import Hold
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -25,8 +25,8 @@ from pigeonholed.paths import to_text
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from pigeonholed.entries import Plan
     from pigeonholed.errand import Ended
-    from pigeonholed.ledger import Plan
     from pigeonholed.metrics import Metrics
 
 log = structlog.get_logger()

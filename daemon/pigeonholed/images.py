@@ -49,6 +49,10 @@ class Status(StrEnum):
     LOST = "lost"  # must never happen
 
 
+IN_FLIGHT = (Status.CLAIMED, Status.INGESTED, Status.PLANNED)
+"""How far arrivals have come that the next process takes up, where one ends."""
+
+
 class Placement(StrEnum):
     """Which part of the output a file belongs to."""
 

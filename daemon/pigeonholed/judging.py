@@ -7,8 +7,8 @@ import stat
 from typing import TYPE_CHECKING, Any
 
 from pigeonholed.contents import sha256_of
+from pigeonholed.explanations import explains
 from pigeonholed.findings import Finding, Kind
-from pigeonholed.finishing import explains
 from pigeonholed.images import Placement
 from pigeonholed.output import PRIVATE
 from pigeonholed.paths import from_text

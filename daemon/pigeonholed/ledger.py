@@ -8,18 +8,17 @@ from __future__ import annotations
 
 import errno
 import threading
-from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
-from pigeonholed import companion_rows, duplicates, tables
-from pigeonholed.database import DatabaseUnavailable, unavailable
-from pigeonholed.images import STAYS, Arrival, Fingerprint, ImageFile, Placement, Prediction, Reason, Status
+from pigeonholed import entry_rows, tables
+from pigeonholed.database import DatabaseUnavailable
+from pigeonholed.entries import Copied, Filed, Hold, InFlight, Plan
+from pigeonholed.images import IN_FLIGHT, STAYS, Arrival, Status
 from pigeonholed.paths import from_text, to_text
-from pigeonholed.postgres import passes
-from pigeonholed.settling import Signature
+from pigeonholed.reading import MANY, read, read_companions, read_filed
 from pigeonholed.steps import HoldState, Steps
 from pigeonholed.writer import Change, Writer
 
@@ -28,150 +27,12 @@ if TYPE_CHECKING:
 
     from sqlalchemy.engine import Engine
 
-    from pigeonholed.images import Original
+    from pigeonholed.entries import Copy
     from pigeonholed.results import Selection
-
-_MANY = 500  # values in one query
-_PAGE = 20_000  # rows looked at in one transaction
-_IN_FLIGHT = (Status.CLAIMED.value, Status.INGESTED.value, Status.PLANNED.value)
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What is to become of an arrival: committed before its file moves.
-
-    Attributes:
-        arrival: whose plan it is.
-        fingerprint: what was read.
-        placement: which part of the output.
-        destination: path relative to the output, as `os.fsdecode` gives it; empty for an arrival that stays.
-        prediction: None for what gets no label.
-        reason: set for what is rejected.
-        detail: one sentence beside the reason.
-        width: pixels, where known.
-        height: pixels, where known.
-        stands: what comes later with the same bytes is its duplicate.
-        beside: where the companions of the arrival go, in their order.
-    """
-
-    arrival: Arrival
-    fingerprint: Fingerprint
-    placement: Placement
-    destination: str
-    prediction: Prediction | None = None
-    reason: Reason | None = None
-    detail: str | None = None
-    width: int | None = None
-    height: int | None = None
-    stands: bool = False
-    beside: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Copy:
-    """A durable copy in the work folder: what was read of the original, and is in the copy.
-
-    `original` is set where that stays in its inbox, and must be known again.
-    """
-
-    arrival: Arrival
-    fingerprint: Fingerprint
-    original: Signature | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Copied:
-    """A file that was copied (or looked at) and stayed in its inbox, in that version.
-
-    `sha256` is empty where it could not be read.
-    """
-
-    original: Signature
-    sha256: str
-    image_id: int
-
-
-@dataclass(frozen=True, slots=True)
-class InFlight:
-    """A row that an earlier process left unfinished; `plan` is set once one was committed, `copied` by `ingest`."""
-
-    arrival: Arrival
-    attempts: int
-    plan: Plan | None
-    copied: Fingerprint | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Hold:
-    """A file in an inbox that is passed over while it is unchanged; `path` as `os.fsdecode` gives it."""
-
-    inbox: str
-    path: str
-    size: int
-    mtime_ns: int
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """A file in an output that no row explains, and what is to be recorded of it: a result without a model.
-
-    Attributes:
-        id: its new id, of `take_ids`.
-        hold: where it seems to have come from.
-        destination: where it is, relative to the output.
-        placement: what its folder says.
-        sha256: of its bytes.
-        arrival: 32 hex digits that identify it.
-        label: what its folder says.
-        reason: what its folder says.
-        detail: one sentence beside it.
-    """
-
-    id: int
-    hold: Hold
-    destination: str
-    placement: Placement
-    sha256: str
-    arrival: str
-    label: str | None = None
-    reason: Reason | None = None
-    detail: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Companion:
-    """A file that was filed with a picture: where it came from, and where it is now."""
-
-    path: str
-    destination: str
-
-
-@dataclass(frozen=True, slots=True)
-class Filed:
-    """A result, as far as putting its file back asks for it; `hold` says where it came from.
-
-    `destination` is empty where the file has stayed there.
-    """
-
-    id: int
-    hold: Hold
-    destination: str
-    placement: Placement
-    sha256: str | None
-    arrival: str
-    reason: str | None
-    detail: str | None
-    filed_at: datetime | None = None
-    companions: tuple[Companion, ...] = ()
-
-    @property
-    def stays(self) -> bool:
-        """Whether the row is all that there is of it, beside the file in its inbox."""
-        return not self.destination
 
 
 class Ledger:
-    """The rows of `images`, `predictions` and `models`.
+    """The rows of `images` and `predictions`, and what belongs to them: companions, what was copied, what is put back.
 
     Args:
         engine: a database whose schema is the newest.
@@ -185,11 +46,11 @@ class Ledger:
         self._writer = writer
         self._steps = Steps(engine.dialect)
         last = sa.select(sa.func.max(tables.images.c.id)).scalar_subquery()
-        ((identity, last_id),) = self._read(sa.select(tables.identity.c.id, last))
+        ((identity, last_id),) = read(self._engine, sa.select(tables.identity.c.id, last))
         self.identity = str(identity)
         self._last_id = int(last_id or 0)
         self._lock_of_ids = threading.Lock()
-        self._remembering = {row.name for row in self._read(_remembering())}
+        self._remembering = {row.name for row in read(self._engine, _remembering())}
 
     @property
     def reachable(self) -> bool:
@@ -209,41 +70,17 @@ class Ledger:
         A row that only says what one of them is (its inbox had `action = "none"`) becomes *returned*: it gets another.
         """
         now = datetime.now(UTC)
-        rows = [
-            {
-                "id": arrival.id,
-                "inbox": arrival.file.inbox,
-                "source_path": to_text(arrival.file.path),
-                "size_bytes": arrival.file.size,
-                "mtime_ns": arrival.file.mtime_ns,
-                "status": Status.CLAIMED.value,
-                "arrived_at": now,
-                "arrival": arrival.key,
-                "token": arrival.token,
-            }
-            for arrival in arrivals
-        ]
         again = [
-            {f"b_{key}": row[key] for key in ("inbox", "source_path", "size_bytes", "mtime_ns")}
-            for row, arrival in zip(rows, arrivals, strict=True)
+            entry_rows.of_version(arrival.file)
+            for arrival in arrivals
             if arrival.file.inbox in self._remembering and not arrival.stays
         ]
-        companions = [
-            {
-                "image_id": companion.id,
-                "part": companion.part,
-                "source_path": to_text(companion.file.path),
-                "size_bytes": companion.file.size,
-                "mtime_ns": companion.file.mtime_ns,
-            }
-            for arrival in arrivals
-            for companion in arrival.companions
-        ]
+        companions = [companion for arrival in arrivals for companion in arrival.companions]
         steps = self._steps
         self._writer.write(
             [
-                Change(steps.claim, rows),
-                Change(steps.companion, companions),
+                Change(steps.claim, [entry_rows.of_claim(arrival, now) for arrival in arrivals]),
+                Change(steps.companion, [entry_rows.of_companion(companion) for companion in companions]),
                 Change(steps.supersede, again),
                 Change(steps.superseded_content, again),
                 Change(steps.superseded, again),
@@ -253,45 +90,21 @@ class Ledger:
     def note(self, plans: Sequence[Plan]) -> None:
         """Record results of files that stay in their inboxes, and which these are: with it they are filed."""
         now = datetime.now(UTC)
-        rows = [_plan_row(plan, now) | {"b_status": Status.FILED.value, "b_filed_at": now} for plan in plans]
-        known = [
-            _copied_row(
-                plan.arrival.file.inbox,
-                plan.arrival.file.path,
-                Copied(_original_of(plan.fingerprint), plan.fingerprint.sha256 or "", plan.arrival.id),
-            )
-            for plan in plans
-        ]
+        filed = {"b_status": Status.FILED.value, "b_filed_at": now}
         self._writer.write(
             [
-                Change(self._steps.note, rows),
-                Change(self._steps.predict, [row for plan in plans for row in _prediction_rows(plan)]),
-                Change(self._steps.content, [_content_row(plan) for plan in plans if plan.stands]),
-                Change(self._steps.remember, known),
+                Change(self._steps.note, [entry_rows.of_plan(plan, now) | filed for plan in plans]),
+                *self._said(plans),
+                Change(self._steps.remember, [entry_rows.of_looked_at(plan) for plan in plans]),
             ]
         )
 
     def ingest(self, copies: Sequence[Copy]) -> None:
         """Record that private copies are durable: their originals may go."""
-        rows = [
-            {
-                "b_id": copy.arrival.id,
-                "b_token": copy.arrival.token,
-                "b_status": Status.INGESTED.value,
-                "b_part": copy.arrival.part,
-                "b_sha256": copy.fingerprint.sha256,
-                "b_size_bytes": copy.fingerprint.size,
-                "b_mtime_ns": copy.fingerprint.mtime_ns,
-            }
-            for copy in copies
-        ]
+        rows = [entry_rows.of_ingest(copy) for copy in copies]
         pictures, companions = ([row for row in rows if bool(row["b_part"]) is is_part] for is_part in (False, True))
-        staying = [
-            _copied_row(
-                copy.arrival.file.inbox,
-                copy.arrival.file.path,
-                Copied(copy.original, copy.fingerprint.sha256, copy.arrival.id),
-            )
+        kept = [
+            entry_rows.of_original(copy.arrival, copy.fingerprint, copy.original)
             for copy in copies
             if copy.original is not None and copy.fingerprint.sha256 is not None and not copy.arrival.part
         ]
@@ -299,7 +112,7 @@ class Ledger:
             [
                 Change(self._steps.ingest, pictures),
                 Change(self._steps.companion_copied, companions),
-                Change(self._steps.remember, staying),
+                Change(self._steps.remember, kept),
             ]
         )
 
@@ -312,18 +125,20 @@ class Ledger:
         found: dict[str, Copied] = {}
         columns = tables.copied.c
         try:
-            for start in range(0, len(paths), _MANY):
-                texts = [to_text(path) for path in paths[start : start + _MANY]]
+            for start in range(0, len(paths), MANY):
+                texts = [to_text(path) for path in paths[start : start + MANY]]
                 query = sa.select(tables.copied).where(columns.inbox == inbox, columns.source_path.in_(texts))
                 query = query if looked_at else query.where(~_is_looked_at())
-                found |= {from_text(row.source_path): _copied(row) for row in self._read(query)}
+                found |= {from_text(row.source_path): entry_rows.to_copied(row) for row in read(self._engine, query)}
         except DatabaseUnavailable as away:
             raise TimeoutError(errno.ETIMEDOUT, str(away)) from away
         return found
 
     def remember(self, inbox: str, copied: Sequence[tuple[str, Copied]]) -> None:
         """Record that files that are known look otherwise now, though their contents are the same."""
-        self._writer.write([Change(self._steps.remember, [_copied_row(inbox, path, file) for path, file in copied])])
+        self._writer.write(
+            [Change(self._steps.remember, [entry_rows.of_copied(inbox, path, file) for path, file in copied])]
+        )
 
     def plan(self, plans: Sequence[Plan], filed: Sequence[Arrival] = ()) -> None:
         """Record where files will go, and that the ones of an earlier plan are there."""
@@ -331,39 +146,13 @@ class Ledger:
         self._writer.write(
             [
                 *self._filed(filed, now),
-                Change(self._steps.plan, [_plan_row(plan, now) for plan in plans]),
-                Change(self._steps.predict, [row for plan in plans for row in _prediction_rows(plan)]),
-                Change(self._steps.content, [_content_row(plan) for plan in plans if plan.stands]),
-                Change(self._steps.companion_planned, [row for plan in plans for row in _beside_rows(plan)]),
+                Change(self._steps.plan, [entry_rows.of_plan(plan, now) for plan in plans]),
+                *self._said(plans),
+                Change(
+                    self._steps.companion_planned, [row for plan in plans for row in entry_rows.of_places_beside(plan)]
+                ),
             ]
         )
-
-    def originals(self, inbox: str, hashes: Sequence[str]) -> dict[str, Original]:
-        """Of these hashes, those that are filed in an inbox or about to be, but for duplicates and what was rejected.
-
-        Raises:
-            TimeoutError: the database is away.
-        """
-        try:
-            return duplicates.find(self._engine, inbox, hashes)
-        except sa.exc.DBAPIError as error:
-            if not passes(error):
-                raise
-            raise TimeoutError(errno.ETIMEDOUT, str(unavailable(self._engine, error))) from error
-
-    def know_contents(self, inbox: str) -> None:
-        """Know all contents that are filed in an inbox, also those of times when nobody asked; a page at a time."""
-        columns = tables.images.c
-        rows = self._read(sa.select(tables.inboxes.c.contents_to).where(tables.inboxes.c.name == inbox))
-        known_to = rows[0].contents_to if rows else None
-        ((in_flight,),) = self._read(sa.select(sa.func.min(columns.id)).where(columns.status.in_(_IN_FLIGHT)))
-        # What is in flight now may be planned by a process that does not write this down.
-        most = self._last_id if in_flight is None else in_flight - 1
-        for start in range(known_to or 0, self._last_id, _PAGE):
-            end = min(start + _PAGE, self._last_id)
-            pages = [{"b_inbox": inbox, "b_from": start, "b_to": end}]
-            known = [{"b_inbox": inbox, "b_known": min(end, most)}]
-            self._writer.write([Change(self._steps.contents_of, pages), Change(self._steps.contents_known, known)])
 
     def confirm(self, filed: Sequence[Arrival]) -> None:
         """Record that files are at their planned destinations, durably."""
@@ -380,7 +169,7 @@ class Ledger:
     def poisons(self) -> set[str]:
         """The hashes of all pictures that were ever judged to be poison, also of those that were put back since."""
         query = sa.select(tables.images.c.sha256).where(tables.IS_POISON)
-        return {sha256 for (sha256,) in self._read(query) if sha256 is not None}
+        return {sha256 for (sha256,) in read(self._engine, query) if sha256 is not None}
 
     def close(self, arrivals: Sequence[Arrival], status: Status, detail: str) -> None:
         """End arrivals that leave no result: `vanished`, or `lost`."""
@@ -389,40 +178,24 @@ class Ledger:
         steps = self._steps
         self._writer.write([Change(steps.close, rows), Change(steps.forget, ids), Change(steps.discontent, ids)])
 
-    def record_model(self, name: str, version: int, digest: str, labels: Sequence[str]) -> None:
-        """Record that a model version was loaded."""
-        row = {
-            "name": name,
-            "version": version,
-            "digest": digest,
-            "labels": list(labels),
-            "loaded_at": datetime.now(UTC),
-        }
-        self._writer.write([Change(self._steps.model, [row])])
-
-    def has_served(self, digest: str) -> bool:
-        """Whether the model version of this digest was loaded for this database before; False where none answers."""
-        query = sa.select(sa.exists().where(tables.models.c.digest == digest))
-        try:
-            ((served,),) = self._read(query)
-        except (DatabaseUnavailable, sa.exc.DBAPIError):
-            return False
-        return bool(served)
-
     def in_flight(self, seen_s: float) -> list[InFlight]:
         """What earlier processes left unfinished, oldest first."""
         columns = tables.images.c
-        rows = self._read(sa.select(tables.images).where(columns.status.in_(_IN_FLIGHT)).order_by(columns.id))
-        companions = self._companions([row.id for row in rows])
-        return [_in_flight(row, seen_s, companions.get(row.id, ())) for row in rows]
+        unfinished = columns.status.in_([status.value for status in IN_FLIGHT])
+        rows = read(self._engine, sa.select(tables.images).where(unfinished).order_by(columns.id))
+        companions = read_companions(self._engine, [row.id for row in rows])
+        return [entry_rows.to_in_flight(row, seen_s, companions.get(row.id, ())) for row in rows]
 
     def arrivals(self, ids: Sequence[int]) -> list[tuple[Arrival, Status]]:
         """Arrivals by their ids, and how far they have come; those that nobody knows are left out."""
         found: list[tuple[Arrival, Status]] = []
-        companions = self._companions(ids)
-        for start in range(0, len(ids), _MANY):
-            query = sa.select(tables.images).where(tables.images.c.id.in_(ids[start : start + _MANY]))
-            found += [(_arrival(row, 0.0, companions.get(row.id, ())), Status(row.status)) for row in self._read(query)]
+        companions = read_companions(self._engine, ids)
+        for start in range(0, len(ids), MANY):
+            query = sa.select(tables.images).where(tables.images.c.id.in_(ids[start : start + MANY]))
+            found += [
+                (entry_rows.to_arrival(row, 0.0, companions.get(row.id, ())), Status(row.status))
+                for row in read(self._engine, query)
+            ]
         return found
 
     def filed(
@@ -444,86 +217,17 @@ class Ledger:
         )
         if before is not None:
             query = query.where(columns.id < before)
-        return self._all_filed(query.limit(most))
-
-    def filed_of(self, ids: Sequence[int]) -> dict[int, Filed]:
-        """Results by their ids; those that are none, or are being put back, are left out."""
-        columns, states = tables.images.c, [HoldState.RETURNING.value, HoldState.RETRYING.value]
-        leaving = sa.exists().where(tables.holds.c.image_id == columns.id, tables.holds.c.state.in_(states))
-        query = sa.select(tables.images).where(
-            columns.id.in_(ids), columns.status == Status.FILED.value, columns.destination.is_not(None), ~leaving
-        )
-        return {file.id: file for file in self._all_filed(query)}
+        return read_filed(self._engine, query.limit(most))
 
     @property
     def last_id(self) -> int:
         """The highest id that was given to a row."""
         return self._last_id
 
-    def placed_since(self, last_id: int, paths: Sequence[str]) -> set[str]:
-        """Which of these places rows with a higher id than that claim, for a picture or its sidecar."""
-        columns, texts = tables.images.c, [to_text(path) for path in paths]
-        query = sa.select(columns.destination).where(
-            columns.id > last_id,
-            columns.destination.in_(texts),
-            columns.status.in_([Status.PLANNED.value, Status.FILED.value]),
-        )
-        sidecars = tables.sidecars.c
-        beside = sa.select(sidecars.destination).where(sidecars.image_id > last_id, sidecars.destination.in_(texts))
-        return {from_text(row.destination) for row in (*self._read(query), *self._read(beside))} if texts else set()
-
-    def beside_pictures(self, paths: Sequence[str]) -> set[str]:
-        """Which of these places a picture's sidecar has, or had when its picture was filed; a walk through all."""
-        column = tables.sidecars.c.destination
-        query = sa.select(column).where(column.in_([to_text(path) for path in paths]))
-        return {from_text(row.destination) for row in self._read(query)} if paths else set()
-
-    def labels_of(self, model: str) -> set[str]:
-        """Every label that a version of this model ever had, as far as one was loaded for this database."""
-        query = sa.select(tables.models.c.labels).where(tables.models.c.name == model)
-        return {str(label) for row in self._read(query) for label in row.labels}
-
-    def amend(
-        self,
-        *,
-        gone: Sequence[tuple[int, str]],
-        moved: Sequence[tuple[int, str]],
-        found: Sequence[Found],
-        followed: Sequence[tuple[int, str, str | None]] = (),
-    ) -> None:
-        """Bring results into line with the disk, in one transaction.
-
-        Args:
-            gone: ids of results whose files nobody finds, each with a sentence.
-            moved: ids of results that somebody has moved, each with its place now.
-            found: files that no row explained; durable where they are.
-            followed: sidecars: id of the picture, place that is recorded, and place now; None for those that are gone.
-        """
-        now = datetime.now(UTC)
-        steps = self._steps
-        self._writer.write(
-            [
-                Change(steps.gone, [{"b_id": number, "b_detail": detail} for number, detail in gone]),
-                Change(steps.follow, [{"b_id": number, "b_destination": to_text(place)} for number, place in moved]),
-                Change(steps.found, [_found_row(one, now) for one in found]),
-                Change(steps.companion_followed, [companion_rows.followed(*one) for one in followed]),
-            ]
-        )
-
     def begin_return(self, files: Sequence[Filed], *, hold: bool) -> None:
         """Record that files are about to be put back."""
         state = HoldState.RETURNING if hold else HoldState.RETRYING
-        rows = [
-            {
-                "image_id": file.id,
-                "inbox": file.hold.inbox,
-                "source_path": to_text(file.hold.path),
-                "size_bytes": file.hold.size,
-                "mtime_ns": file.hold.mtime_ns,
-                "state": state.value,
-            }
-            for file in files
-        ]
+        rows = [entry_rows.of_return(file, state) for file in files]
         self._writer.write([Change(self._steps.hold, rows)])
 
     def end_return(self, files: Sequence[Filed]) -> None:
@@ -553,24 +257,7 @@ class Ledger:
             .join(tables.holds, columns.image_id == tables.images.c.id)
             .where(columns.state.in_([HoldState.RETURNING.value, HoldState.RETRYING.value]))
         )
-        return self._all_filed(query)
-
-    def _all_filed(self, query: sa.Select[Any]) -> list[Filed]:
-        rows = self._read(query)
-        companions = self._companions([row.id for row in rows])
-        return [_filed(row, companions.get(row.id, ())) for row in rows]
-
-    def _companions(self, ids: Sequence[int]) -> dict[int, list[Any]]:
-        """The rows of companions, by the ids of their pictures; one look where no picture ever had any."""
-        found: dict[int, list[Any]] = {}
-        columns = tables.sidecars.c
-        if not ids or not self._read(sa.select(columns.image_id).limit(1)):
-            return found
-        for start in range(0, len(ids), _MANY):
-            query = sa.select(tables.sidecars).where(columns.image_id.in_(ids[start : start + _MANY]))
-            for row in self._read(query.order_by(columns.image_id, columns.part)):
-                found.setdefault(row.image_id, []).append(row)
-        return found
+        return read_filed(self._engine, query)
 
     def holds(self) -> list[Hold]:
         """The files that are passed over, or are about to be."""
@@ -578,30 +265,22 @@ class Ledger:
         states = [HoldState.HELD.value, HoldState.RETURNING.value]
         # Of one path the newest comes last, and counts.
         query = sa.select(tables.holds).where(columns.state.in_(states)).order_by(columns.image_id)
-        return [Hold(row.inbox, from_text(row.source_path), row.size_bytes, row.mtime_ns) for row in self._read(query)]
+        return [entry_rows.to_hold(row) for row in read(self._engine, query)]
 
     def known_inboxes(self) -> set[str]:
         """The names of the inboxes that a daemon on this database has ever seen."""
-        return {name for (name,) in self._read(sa.select(tables.inboxes.c.name))}
+        return {name for (name,) in read(self._engine, sa.select(tables.inboxes.c.name))}
 
     def remember_inbox(self, name: str, path: str) -> None:
         """Record that an inbox exists."""
         self._writer.write([Change(self._steps.inbox, [{"name": name, "path": to_text(path)}])])
 
-    def _read(self, query: sa.Select[Any]) -> Sequence[Any]:
-        """Ask in a transaction of its own.
-
-        Raises:
-            DatabaseUnavailable: the database is away.
-            sqlalchemy.exc.DBAPIError: it has failed for good.
-        """
-        try:
-            with self._engine.connect() as connection:
-                return connection.execute(query).all()
-        except sa.exc.DBAPIError as error:
-            if passes(error):
-                raise unavailable(self._engine, error) from error
-            raise
+    def _said(self, plans: Sequence[Plan]) -> list[Change]:
+        """What a model said of these, and whose duplicates may come."""
+        return [
+            Change(self._steps.predict, [row for plan in plans for row in entry_rows.of_predictions(plan)]),
+            Change(self._steps.content, [entry_rows.of_content(plan) for plan in plans if plan.stands]),
+        ]
 
     def _filed(self, arrivals: Sequence[Arrival], now: datetime) -> list[Change]:
         rows = [{"b_id": arrival.id, "b_token": arrival.token, "b_filed_at": now} for arrival in arrivals]
@@ -617,151 +296,3 @@ def _remembering() -> sa.Select[Any]:
 def _is_looked_at() -> sa.ColumnElement[bool]:
     """Whether a file that is known was only looked at."""
     return sa.exists().where(tables.images.c.id == tables.copied.c.image_id, tables.images.c.token == STAYS)
-
-
-def _original_of(read: Fingerprint) -> Signature:
-    return Signature(read.size, read.mtime_ns, read.ctime_ns, read.inode)
-
-
-def _copied_row(inbox: str, path: str, copied: Copied) -> dict[str, Any]:
-    return {
-        "inbox": inbox,
-        "source_path": to_text(path),
-        "size_bytes": copied.original.size,
-        "mtime_ns": copied.original.mtime_ns,
-        "ctime_ns": copied.original.ctime_ns,
-        "inode": copied.original.inode,
-        "sha256": copied.sha256,
-        "image_id": copied.image_id,
-    }
-
-
-def _copied(row: Any) -> Copied:
-    original = Signature(row.size_bytes, row.mtime_ns, row.ctime_ns, row.inode)
-    return Copied(original, row.sha256, row.image_id)
-
-
-def _plan_row(plan: Plan, now: datetime) -> dict[str, Any]:
-    prediction = plan.prediction
-    return {
-        "b_id": plan.arrival.id,
-        "b_token": plan.arrival.token,
-        "b_status": Status.PLANNED.value,
-        "b_sha256": plan.fingerprint.sha256,
-        "b_size_bytes": plan.fingerprint.size,
-        "b_mtime_ns": plan.fingerprint.mtime_ns,
-        "b_width": plan.width,
-        "b_height": plan.height,
-        "b_outcome": plan.placement.value,
-        "b_reason": None if plan.reason is None else plan.reason.value,
-        "b_detail": plan.detail,
-        "b_model": None if prediction is None else prediction.model,
-        "b_model_version": None if prediction is None else prediction.version,
-        "b_label": None if prediction is None else prediction.label,
-        "b_confidence": None if prediction is None else prediction.confidence,
-        "b_destination": to_text(plan.destination) or None,
-        "b_classified_at": None if prediction is None else now,
-    }
-
-
-def _content_row(plan: Plan) -> dict[str, Any]:
-    return {"inbox": plan.arrival.file.inbox, "sha256": plan.fingerprint.sha256, "image_id": plan.arrival.id}
-
-
-def _prediction_rows(plan: Plan) -> list[dict[str, Any]]:
-    if plan.prediction is None:
-        return []
-    return [
-        {"image_id": plan.arrival.id, "rank": rank, "label": label, "confidence": confidence}
-        for rank, (label, confidence) in enumerate(plan.prediction.ranked, 1)
-    ]
-
-
-def _beside_rows(plan: Plan) -> list[dict[str, Any]]:
-    return [
-        {"b_id": companion.id, "b_part": companion.part, "b_destination": to_text(place)}
-        for companion, place in zip(plan.arrival.companions, plan.beside, strict=True)
-    ]
-
-
-def _filed(row: Any, companions: Sequence[Any]) -> Filed:
-    hold = Hold(row.inbox, from_text(row.source_path), row.size_bytes, row.mtime_ns)
-    return Filed(
-        row.id,
-        hold,
-        from_text(row.destination or ""),
-        Placement(row.outcome),
-        row.sha256,
-        row.arrival,
-        row.reason,
-        row.detail,
-        row.filed_at,
-        tuple(
-            Companion(from_text(part.source_path), from_text(part.destination))
-            for part in companions
-            if part.destination is not None
-        ),
-    )
-
-
-def _found_row(found: Found, now: datetime) -> dict[str, Any]:
-    return {
-        "id": found.id,
-        "inbox": found.hold.inbox,
-        "source_path": to_text(found.hold.path),
-        "sha256": found.sha256,
-        "size_bytes": found.hold.size,
-        "mtime_ns": found.hold.mtime_ns,
-        "status": Status.FILED.value,
-        "outcome": found.placement.value,
-        "reason": None if found.reason is None else found.reason.value,
-        "detail": found.detail,
-        "label": found.label,
-        "destination": to_text(found.destination),
-        "arrived_at": now,
-        "filed_at": now,
-        "arrival": found.arrival,
-        "token": "found",
-    }
-
-
-def _arrival(row: Any, seen_s: float, companions: Sequence[Any]) -> Arrival:
-    file = ImageFile(row.inbox, from_text(row.source_path), row.size_bytes, row.mtime_ns)
-    arrival = Arrival(row.id, file, row.arrival, row.token, seen_s, row.deaths)
-    return arrival.with_companions(
-        (
-            part.part,
-            ImageFile(row.inbox, from_text(part.source_path), part.size_bytes, part.mtime_ns),
-            part.sha256 is not None,
-        )
-        for part in companions
-    )
-
-
-def _in_flight(row: Any, seen_s: float, companions: Sequence[Any]) -> InFlight:
-    if row.status == Status.PLANNED:  # what was not taken by then has never come along
-        companions = [part for part in companions if part.destination is not None]
-        arrival = _arrival(row, seen_s, companions)
-        beside = tuple(from_text(part.destination) for part in companions)
-        return InFlight(arrival, row.attempts, replace(_plan_of(row, arrival), beside=beside))
-    arrival = _arrival(row, seen_s, companions)
-    copied = Fingerprint(row.sha256, row.size_bytes, row.mtime_ns) if row.status == Status.INGESTED else None
-    return InFlight(arrival, row.attempts, None, copied)
-
-
-def _plan_of(row: Any, arrival: Arrival) -> Plan:
-    """The plan as it was committed; of the prediction the best label, which is all that a move needs."""
-    prediction = None
-    if row.label is not None:
-        prediction = Prediction(row.model, row.model_version, ((row.label, row.confidence),))
-    return Plan(
-        arrival,
-        Fingerprint(row.sha256, row.size_bytes, row.mtime_ns),
-        Placement(row.outcome),
-        from_text(row.destination),
-        prediction,
-        None if row.reason is None else Reason(row.reason),
-        row.detail,
-        row.width,
-        row.height,
-    )

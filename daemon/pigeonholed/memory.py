@@ -14,8 +14,9 @@ from pigeonholed.settling import Signature, signature_of
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from pigeonholed.entries import Copied
     from pigeonholed.images import ImageFile
-    from pigeonholed.ledger import Copied, Ledger
+    from pigeonholed.ledger import Ledger
 
 
 class Memory:

@@ -19,12 +19,12 @@ from pigeonholed.adopting import Adopting
 from pigeonholed.companions import is_companion
 from pigeonholed.contents import holds, sha256_of_open
 from pigeonholed.disk import is_there
+from pigeonholed.entries import Filed, Plan
+from pigeonholed.explanations import explanation
 from pigeonholed.findings import Kind
-from pigeonholed.finishing import explanation
 from pigeonholed.hold_folder import PART
 from pigeonholed.images import Arrival, Fingerprint, ImageFile, Placement, Reason
 from pigeonholed.judging import is_clean
-from pigeonholed.ledger import Filed, Plan
 from pigeonholed.paths import from_text, to_text
 from pigeonholed.placing import sidecar_of
 from pigeonholed.repairs import Batch, Item, Left, is_storable, opened
@@ -32,8 +32,10 @@ from pigeonholed.repairs import Batch, Item, Left, is_storable, opened
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from pigeonholed.amendments import Amendments
     from pigeonholed.ledger import Ledger
     from pigeonholed.output import Output
+    from pigeonholed.served_models import ServedModels
     from pigeonholed.settings import InboxSettings
     from pigeonholed.store import ModelStore
 
@@ -44,16 +46,26 @@ class Mender:
     """Mends what a comparison found. One thread at a time.
 
     Args:
-        ledger: the rows.
+        ledger: gives ids to rows that are made.
+        amendments: the rows.
+        served: labels of models, which are names of folders.
         outputs: by folder.
         inboxes: the settings of each.
-        store: the models, whose labels are names of folders.
+        store: the models, for labels of those that never served here.
     """
 
     def __init__(
-        self, ledger: Ledger, outputs: Mapping[str, Output], inboxes: Sequence[InboxSettings], store: ModelStore
+        self,
+        ledger: Ledger,
+        amendments: Amendments,
+        served: ServedModels,
+        outputs: Mapping[str, Output],
+        inboxes: Sequence[InboxSettings],
+        store: ModelStore,
     ) -> None:
         self._ledger = ledger
+        self._amendments = amendments
+        self._served = served
         self._outputs = outputs
         self._inboxes = inboxes
         self._store = store
@@ -93,8 +105,8 @@ class Mender:
             output.require()
         ids = [number for item in items for number in (item.image, item.other) if number is not None]
         new = [item.found or item.path for item in items if item.kind in (Kind.UNEXPLAINED, Kind.SIDECAR_MOVED)]
-        rows, explained = self._ledger.filed_of(ids), self._ledger.placed_since(since, new)
-        batch = Batch(rows, explained, self._ledger.beside_pictures(new))
+        rows, explained = self._amendments.filed_of(ids), self._amendments.placed_since(since, new)
+        batch = Batch(rows, explained, self._amendments.beside_pictures(new))
         ways: dict[Kind, Callable[[Item, Batch], str]] = {
             Kind.MISSING: self._gone,
             Kind.TWICE: self._twice,
@@ -102,7 +114,7 @@ class Mender:
             Kind.REASON_MISSING: self._explained,
             Kind.SIDECAR_MISSING: self._sidecar_gone,
             Kind.SIDECAR_MOVED: self._sidecar_moved,
-            Kind.UNEXPLAINED: Adopting(self._ledger, self._inboxes, self._store).adopt,
+            Kind.UNEXPLAINED: Adopting(self._ledger, self._served, self._inboxes, self._store).adopt,
         }
         told: list[tuple[bool, str]] = []
         for item in items:
@@ -115,7 +127,7 @@ class Mender:
         for output in batch.files.keys() | batch.folders.keys():
             output.disk.sync(batch.files.get(output, []), batch.folders.get(output, set()))
             output.require()  # it was there all the while, and nothing only seemed to be missing
-        self._ledger.amend(gone=batch.gone, moved=batch.moved, found=batch.found, followed=batch.followed)
+        self._amendments.record(gone=batch.gone, moved=batch.moved, found=batch.found, followed=batch.followed)
         log.info(
             "rows_mended",
             gone=len(batch.gone),

@@ -8,14 +8,13 @@ import time
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import structlog
 
 from pigeonholed import hook, imaging, recovery
 from pigeonholed.channel import Channel
 from pigeonholed.claiming import Claimer, Feed
-from pigeonholed.classifying import DeviceUnavailable, load_classifier, trial
 from pigeonholed.control import ControlServer
 from pigeonholed.crew import Crew
 from pigeonholed.decoding import Demand
@@ -23,10 +22,11 @@ from pigeonholed.engines.lanes import Lane
 from pigeonholed.engines.local import LocalEngine, Route, Sizes
 from pigeonholed.errors import Misconfigured, Unavailable
 from pigeonholed.events import Events
-from pigeonholed.filesystems import gives_events
 from pigeonholed.finishing import Finisher
 from pigeonholed.health import HealthServer
 from pigeonholed.ignoring import NameFilter
+from pigeonholed.inbox_clock import now_ns_of
+from pigeonholed.loading import load_served, open_tried
 from pigeonholed.locking import Held, Lock
 from pigeonholed.metrics import Metrics, Reload, Stage
 from pigeonholed.onerun import OneRun
@@ -48,10 +48,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from pigeonholed.bundle import Bundle
-    from pigeonholed.classifying import RuntimeOptions
     from pigeonholed.custody import Custody
+    from pigeonholed.entries import Plan
     from pigeonholed.holding import Holds
-    from pigeonholed.ledger import Ledger, Plan
+    from pigeonholed.known_contents import KnownContents
     from pigeonholed.output import Output
     from pigeonholed.records import Records
     from pigeonholed.reexamining import Outcome
@@ -60,7 +60,6 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 _LONGEST_WAIT_S = 5.0  # between two looks whether a fault of the machine has passed
-_CLOCK_REALTIME_COARSE = 5  # of Linux, which Python's `time` does not name: what local file systems put on files
 
 
 @contextmanager
@@ -125,6 +124,7 @@ def build(
         finisher = Finisher(
             deliveries,
             ledger,
+            records.contents,
             patience,
             _on_filed(settings, reporter, metrics, statistics, stack),
             reporter.withdrawn,
@@ -132,7 +132,7 @@ def build(
             lambda stage: metrics.stage_duration_seconds.labels(stage).time(),
         )
         progress.main.begin("taking up what was in flight", LONG_S)
-        _know_contents(settings, ledger)
+        _know_contents(settings, records.contents)
         resumed = recovery.recover(ledger, finisher, deliveries, time.monotonic(), patience, metrics)
 
         def waits_for(stage: Stage) -> Callable[[], bool]:
@@ -140,13 +140,13 @@ def build(
 
         claiming_task = progress.task("taking files in", waits=waits_for(Stage.CLAIM))
         filing_task = progress.task("filing", waits=waits_for(Stage.FILE))
-        engine = LocalEngine(routes, sizes, ledger, crew, patience, metrics)
+        engine = LocalEngine(routes, sizes, ledger, records.contents, crew, patience, metrics)
         stack.callback(engine.abort)  # ends its threads where the service is never run
         feeds = [
             Feed(
                 watch_of(
                     inbox,
-                    partial(clock_of, str(inbox.path), delivery.output),
+                    partial(now_ns_of, str(inbox.path), delivery.output),
                     partial(_passes_over, inbox.name, records.holds, delivery.custody),
                     metrics.stage_duration_seconds.labels(Stage.SETTLE).observe,
                     claiming_task.beat,
@@ -199,7 +199,7 @@ def rehearse(settings: Settings, records: Records) -> None:
     check_supported(settings)
     check_inboxes(settings, records.ledger, serving=True)
     for name, version in {(inbox.model, inbox.version) for inbox in settings.inbox}:
-        open_tried(settings, replace(records, store=ModelStore(settings.models.dir)), name, version)
+        open_tried(settings, ModelStore(settings.models.dir), records.served, name, version)
 
 
 @dataclass(slots=True)
@@ -235,11 +235,11 @@ def _lock_state(settings: Settings, stack: ExitStack) -> None:
     stack.callback(lock.release)
 
 
-def _know_contents(settings: Settings, ledger: Ledger) -> None:
+def _know_contents(settings: Settings, contents: KnownContents) -> None:
     """What is filed of inboxes that set duplicates aside, whenever they began to."""
     for inbox in settings.inbox:
         if inbox.duplicates == "set-aside":
-            ledger.know_contents(inbox.name)
+            contents.know(inbox.name)
 
 
 def check_supported(settings: Settings) -> None:
@@ -319,10 +319,12 @@ def reclassifier_of(
 
     def load(name: str, version: int | None) -> Served:
         imaging.configure()
-        return load_served(settings, open_tried(settings, records, name, version or "current", stop))
+        return load_served(
+            settings, open_tried(settings, records.store, records.served, name, version or "current", stop)
+        )
 
     def record(bundle: Bundle) -> None:
-        records.ledger.record_model(bundle.name, bundle.version, bundle.digest, bundle.labels)
+        records.served.record(bundle.name, bundle.version, bundle.digest, bundle.labels)
 
     def count(bundle: Bundle, pictures: int) -> None:
         metrics.inference_images_total.labels(bundle.name, str(bundle.version)).inc(pictures)
@@ -353,59 +355,17 @@ def _load_models(
         key = (inbox.model, inbox.version)
         if key not in lanes:
             progress.main.begin(f"loading the model {inbox.model}", STAGE_LIMIT_S)
-            bundle = open_tried(settings, records, inbox.model, inbox.version, stop)
+            bundle = open_tried(settings, records.store, records.served, inbox.model, inbox.version, stop)
             served = load_served(settings, bundle, partial(metrics.count_retry, Stage.INFER))
             lanes[key] = Lane(served, Channel(settings.batching.max_batch_size * 4))
             _announce(settings, records, metrics, lanes[key], key)
     return lanes
 
 
-def open_tried(
-    settings: Settings,
-    records: Records,
-    name: str,
-    version: int | Literal["current"],
-    stop: threading.Event | None = None,
-) -> Bundle:
-    """Open a version that may be loaded here: a child process has tried it, now or before it last served.
-
-    Raises:
-        BundleError: it is refused, or crashed the child, hung it or wanted too much memory.
-        Unavailable: the device is not to be had.
-    """
-    bundle = records.store.open(name, version)
-    if not records.ledger.has_served(bundle.digest):
-        given_up = (stop or threading.Event()).is_set
-        try:
-            trial.hold(bundle, **_runtime_of(settings), given_up=given_up)
-        except DeviceUnavailable as error:
-            raise Unavailable(str(error)) from None
-    return bundle
-
-
-def load_served(
-    settings: Settings, bundle: Bundle, on_fault: Callable[[Exception], None] = lambda _error: None
-) -> Served:
-    """Check and warm a version of a model in this process; `on_fault` is told where it fails for a batch."""
-    try:
-        return Served(bundle, load_classifier(bundle, **_runtime_of(settings)), on_fault)
-    except DeviceUnavailable as error:
-        raise Unavailable(str(error)) from None
-
-
-def _runtime_of(settings: Settings) -> RuntimeOptions:
-    return {
-        "kind": settings.runtime.kind,
-        "device": settings.runtime.device,
-        "precision": settings.runtime.precision,
-        "max_batch_size": settings.batching.max_batch_size,
-    }
-
-
 def _announce(settings: Settings, records: Records, metrics: Metrics, lane: Lane, key: tuple[str, object]) -> None:
     """Record and tell which version serves from now on."""
     bundle, classifier = lane.served.bundle, lane.served.classifier
-    records.ledger.record_model(bundle.name, bundle.version, bundle.digest, bundle.labels)
+    records.served.record(bundle.name, bundle.version, bundle.digest, bundle.labels)
     for inbox in settings.inbox:
         if (inbox.model, inbox.version) == key:
             metrics.add_inbox(inbox.name, bundle.labels)
@@ -445,7 +405,7 @@ def _switcher(
         [lane for (_name, version), lane in lanes.items() if version == "current"],
         lambda name: load_served(
             settings,
-            open_tried(settings, records, name, "current", stop),
+            open_tried(settings, records.store, records.served, name, "current", stop),
             partial(metrics.count_retry, Stage.INFER),
         ),
         switched,
@@ -501,19 +461,6 @@ def watch_of(
 def _passes_over(inbox: str, holds: Holds, custody: Custody, path: str, size: int, mtime_ns: int) -> bool:
     """Whether a file is left alone: `undo` has put it back, or it is known."""
     return holds.covers(inbox, path, size, mtime_ns) or custody.knows(path)
-
-
-def clock_of(inbox: str, output: Output) -> int:
-    """What time it is for the file system of an inbox, in ns; 0 where nobody can tell: an inbox on another machine.
-
-    The output's file system is asked where it is the same one. Else the kernel gives all local ones its own time.
-    """
-    try:
-        if os.stat(inbox).st_dev == os.stat(output.private).st_dev:
-            return output.now_ns()
-        return time.clock_gettime_ns(_CLOCK_REALTIME_COARSE) if gives_events(inbox) else 0
-    except OSError:
-        return 0  # it is away
 
 
 def _watch_events(

@@ -8,14 +8,16 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
 
+from pigeonholed.companions import room_for
 from pigeonholed.images import Classified, Duplicate, Placement, Rejected
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from pigeonholed.images import Outcome
+    from pigeonholed.images import Arrival, Outcome
 
 _NAME_BYTES = 255
+_PATH_BYTES = 4095  # PATH_MAX without its final NUL
 _SIDECAR = ".reason.json"
 _DEFAULT = "{label}/{subdir}/{name}"
 
@@ -151,6 +153,19 @@ def alternatives(path: str, key: str, taken: Callable[[str], bool], room: int = 
         if not taken(other):
             yield other
     yield f"{folder}{slash}{_shortened(name, f'-{key[-12:]}', room)}"
+
+
+def free_name(wanted: str, arrival: Arrival, taken: Callable[[str], bool]) -> str:
+    """The wanted name or another that is free, also for what travels with the file."""
+    if not arrival.companions:
+        return next(alternatives(wanted, arrival.key, taken))
+    room = room_for(arrival.file.path, [companion.file.path for companion in arrival.companions])
+    return next(alternatives(cut(wanted, room), arrival.key, taken, room))
+
+
+def room_below(root: str) -> int:
+    """How many bytes a path below an output folder may have, so that its users can name what is there."""
+    return _PATH_BYTES - len(os.fsencode(root)) - 64  # for a number, a sidecar and the slashes
 
 
 def _shortened(name: str, suffix: str, room: int = 0) -> str:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from pigeonholed.bundle import Bundle
     from pigeonholed.decoding import Demand
-    from pigeonholed.finishing import Delivery
+    from pigeonholed.delivery import Delivery
     from pigeonholed.images import Placement
     from pigeonholed.refiling import Refiler
     from pigeonholed.refilings import Candidate, Refiling, Refilings

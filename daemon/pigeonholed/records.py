@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING
 import structlog
 
 from pigeonholed import database
+from pigeonholed.amendments import Amendments
+from pigeonholed.delivery import Delivery
 from pigeonholed.errors import Misconfigured, Unavailable
 from pigeonholed.filesystems import NETWORK, type_of
-from pigeonholed.finishing import Delivery
 from pigeonholed.holding import Holds
+from pigeonholed.known_contents import KnownContents
 from pigeonholed.ledger import Ledger
 from pigeonholed.locking import COMMAND, Held, Lock
 from pigeonholed.mending import Mender
@@ -25,6 +27,7 @@ from pigeonholed.probing import Probed
 from pigeonholed.refiling import Refiler
 from pigeonholed.refilings import Refilings
 from pigeonholed.returning import Returner
+from pigeonholed.served_models import ServedModels
 from pigeonholed.store import ModelStore
 from pigeonholed.writer import Writer
 
@@ -48,6 +51,7 @@ class Records:
     Attributes:
         engine: the database.
         ledger: its rows.
+        contents: what is filed, for inboxes that set duplicates aside.
         outputs: by inbox; several may have the same.
         deliveries: by inbox.
         holds: what is passed over.
@@ -55,11 +59,13 @@ class Records:
         refilings: the rows of results that are made anew.
         refiler: moves files within their outputs.
         store: the models.
+        served: which of their versions have served.
         mender: brings rows into line with the disk.
     """
 
     engine: Engine
     ledger: Ledger
+    contents: KnownContents
     outputs: dict[str, Output]
     deliveries: dict[str, Delivery]
     holds: Holds
@@ -67,6 +73,7 @@ class Records:
     refilings: Refilings
     refiler: Refiler
     store: ModelStore
+    served: ServedModels
     mender: Mender
 
 
@@ -98,7 +105,7 @@ def open_records(
         writer.start()
         stack.callback(writer.stop)
         writer.begin()  # before the ledger looks for the last id: nobody else gives out any from now on
-        ledger, refilings = Ledger(engine, writer), Refilings(engine, writer)
+        ledger, contents, refilings = Ledger(engine, writer), KnownContents(engine, writer), Refilings(engine, writer)
         check_inboxes(settings, ledger, serving=serving)
         outputs = _open_outputs(settings, ledger, stack)
         deliveries = {inbox.name: _delivery(inbox, outputs[inbox.name], ledger, stack) for inbox in settings.inbox}
@@ -108,8 +115,12 @@ def open_records(
         refiler = Refiler(refilings, deliveries)
         refiler.resume()
         store = ModelStore(settings.models.dir)
-        mender = Mender(ledger, {output.root: output for output in outputs.values()}, settings.inbox, store)
-        yield Records(engine, ledger, outputs, deliveries, holds, returner, refilings, refiler, store, mender)
+        served = ServedModels(engine, writer)
+        by_folder = {output.root: output for output in outputs.values()}
+        mender = Mender(ledger, Amendments(engine, writer), served, by_folder, settings.inbox, store)
+        yield Records(
+            engine, ledger, contents, outputs, deliveries, holds, returner, refilings, refiler, store, served, mender
+        )
 
 
 def _open_database(

@@ -26,9 +26,11 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from pigeonholed.custody import Refusal
-    from pigeonholed.finishing import Delivery, Finisher
+    from pigeonholed.delivery import Delivery
+    from pigeonholed.entries import InFlight, Plan
+    from pigeonholed.finishing import Finisher
     from pigeonholed.images import Arrival
-    from pigeonholed.ledger import InFlight, Ledger, Plan
+    from pigeonholed.ledger import Ledger
     from pigeonholed.output import Output
 
 log = structlog.get_logger()
@@ -85,7 +87,8 @@ def recover(
     finisher.resume(findings.to_move)
     finisher.settle()
     finisher.turn([Withdrawn(arrival, Status.LOST, "it is in none of its places") for arrival in findings.lost])
-    finisher.give_back_companions(findings.vanished)
+    for arrival in findings.vanished:
+        deliveries[arrival.file.inbox].give_back_companions(arrival)
     _sync_vanished(findings, deliveries)
     ledger.close(findings.vanished, Status.VANISHED, "it was gone before it was claimed")
     metrics.accounts.vanished(findings.vanished)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pigeonholed.decoding import Demand
-    from pigeonholed.finishing import Delivery
+    from pigeonholed.delivery import Delivery
     from pigeonholed.images import Classified, Fingerprint, Withdrawn
     from pigeonholed.imaging import Picture
     from pigeonholed.refilings import Candidate

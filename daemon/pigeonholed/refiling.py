@@ -14,17 +14,17 @@ from typing import TYPE_CHECKING
 import structlog
 
 from pigeonholed import beneath, following
+from pigeonholed.companions import places_beside
 from pigeonholed.contents import holds
 from pigeonholed.disk import is_folder, is_there
 from pigeonholed.errors import Unavailable
-from pigeonholed.finishing import free_name, places_beside, room_below
 from pigeonholed.paths import to_text
-from pigeonholed.placing import clear_of_files, flattened
+from pigeonholed.placing import clear_of_files, flattened, free_name, room_below
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from pigeonholed.finishing import Delivery
+    from pigeonholed.delivery import Delivery
     from pigeonholed.following import Step
     from pigeonholed.images import Arrival
     from pigeonholed.output import Output
@@ -56,7 +56,7 @@ class Refiler:
         """A free name for a file that is wanted at a place; `promised` holds names of others and gets this one."""
         output = self._output(candidate)
         taken = self._taken(output, promised, candidate.arrival)
-        destination = free_name(flattened(wanted, room_below(output)), candidate.arrival, taken)
+        destination = free_name(flattened(wanted, room_below(output.root)), candidate.arrival, taken)
         promised.update((destination, *places_beside(destination, candidate.arrival)))
         return destination
 
@@ -192,7 +192,7 @@ class Refiler:
             return os.path.lexists(full_path) and not is_folder(full_path)
 
         arrival = refiling.candidate.arrival
-        clear = clear_of_files(flattened(refiling.wanted or "", room_below(output)), arrival.key, is_file)
+        clear = clear_of_files(flattened(refiling.wanted or "", room_below(output.root)), arrival.key, is_file)
         destination = free_name(clear, arrival, self._taken(output, set(), arrival))
         other = replace(refiling, result=replace(refiling.result, destination=destination))
         output.leaving.difference_update(_names(refiling))

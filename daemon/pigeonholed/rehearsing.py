@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from pigeonholed import database, imaging
-from pigeonholed.duplicates import Originals, compared, content_of, find
+from pigeonholed.duplicates import Originals, compared, content_of
 from pigeonholed.errors import Misconfigured
 from pigeonholed.images import Classified, Duplicate, Original, Rejected, Withdrawn
+from pigeonholed.known_contents import find
+from pigeonholed.loading import load_served
 from pigeonholed.looking import Looker
 from pigeonholed.paths import to_text
 from pigeonholed.patience import Patience
-from pigeonholed.pipeline import demand_of, load_served, policy_of, watch_of
+from pigeonholed.pipeline import demand_of, policy_of, watch_of
 from pigeonholed.placing import Placer, alternatives, placement_of, sidecar_of
 from pigeonholed.store import ModelStore
 

@@ -14,8 +14,9 @@ from pigeonholed import beneath
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from pigeonholed.amendments import Found
+    from pigeonholed.entries import Filed
     from pigeonholed.findings import Kind
-    from pigeonholed.ledger import Filed, Found
     from pigeonholed.output import Output
 
 _LONGEST = 4 * 4096  # each byte as an escape

@@ -15,8 +15,8 @@ from pigeonholed.paths import to_text
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from pigeonholed.entries import Plan
     from pigeonholed.images import Arrival, Prediction, Withdrawn
-    from pigeonholed.ledger import Plan
     from pigeonholed.metrics import Metrics
     from pigeonholed.statistics import Statistics
 

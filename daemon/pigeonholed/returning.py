@@ -19,7 +19,7 @@ from pigeonholed import beneath
 from pigeonholed.contents import holds, is_same_content, sha256_of
 from pigeonholed.copying import Unfit
 from pigeonholed.disk import is_there
-from pigeonholed.finishing import explains
+from pigeonholed.explanations import explains
 from pigeonholed.images import Placement
 from pigeonholed.paths import to_text
 from pigeonholed.placing import alternatives, sidecar_of
@@ -27,9 +27,10 @@ from pigeonholed.placing import alternatives, sidecar_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from pigeonholed.finishing import Delivery
+    from pigeonholed.delivery import Delivery
+    from pigeonholed.entries import Companion, Filed
     from pigeonholed.holding import Holds
-    from pigeonholed.ledger import Companion, Filed, Ledger
+    from pigeonholed.ledger import Ledger
 
 log = structlog.get_logger()
 

@@ -9,8 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
 from pigeonholed import tables
-from pigeonholed.companion_rows import follow
-from pigeonholed.images import STAYS, Placement, Status
+from pigeonholed.images import STAYS, Status
 from pigeonholed.statements import Prepared
 
 if TYPE_CHECKING:
@@ -27,10 +26,6 @@ _CLAIMED = (
     "arrived_at",
     "arrival",
     "token",
-)
-_FOUND = (
-    *("id", "inbox", "source_path", "sha256", "size_bytes", "mtime_ns", "status", "outcome", "reason", "detail"),
-    *("label", "destination", "arrived_at", "filed_at", "arrival", "token"),
 )
 _INGESTED = ("status", "sha256", "size_bytes", "mtime_ns")
 _PLANNED = (
@@ -83,7 +78,6 @@ class Steps:
         self.claim = inserted(images, *_CLAIMED)
         self.predict = inserted(tables.predictions)
         self.inbox = inserted(tables.inboxes, "name", "path")
-        self.model = inserted(tables.models, "name", "version", "digest", "labels", "loaded_at")
         self.ingest = prepared(
             sa.update(images)
             .where(mine, in_state(Status.CLAIMED, Status.INGESTED))
@@ -146,19 +140,12 @@ class Steps:
         self.companion_planned = prepared(
             sa.update(sidecars).where(part).values(destination=sa.bindparam("b_destination"))
         )
-        self.companion_followed = prepared(follow())
         self.attempt = prepared(sa.update(images).where(this).values(attempts=images.c.attempts + 1))
         # A number, not one more: said again after a lost acknowledgement, it is the same.
         self.deaths = prepared(sa.update(images).where(this).values(deaths=sa.bindparam("b_deaths")))
         self.close = prepared(
             sa.update(images).where(this).values(status=sa.bindparam("b_status"), detail=sa.bindparam("b_detail"))
         )
-        filed = sa.and_(this, images.c.status == Status.FILED.value)
-        self.gone = prepared(
-            sa.update(images).where(filed).values(status=Status.VANISHED.value, detail=sa.bindparam("b_detail"))
-        )
-        self.follow = prepared(sa.update(images).where(filed).values(destination=sa.bindparam("b_destination")))
-        self.found = inserted(images, *_FOUND)
         self.hold = inserted(holds)
         self.back = prepared(sa.update(images).where(this).values(status=Status.RETURNED.value))
         self.held = prepared(
@@ -170,36 +157,19 @@ class Steps:
 
     def _prepare_contents(self, insert: Any, dialect: Dialect) -> None:
         """What is known of the contents that are filed."""
-        images, contents, inboxes = tables.images, tables.contents, tables.inboxes
+        images, contents = tables.images, tables.contents
         this = sa.bindparam("b_id", type_=sa.BigInteger)
         of_this = {
             name: sa.select(images.c[name]).where(images.c.id == this).scalar_subquery() for name in ("inbox", "sha256")
         }
         columns = ("inbox", "sha256", "image_id")
-
-        def prepared(statement: ClauseElement) -> Prepared:
-            return Prepared.compile(statement, dialect)
-
         self.content = Prepared.compile(insert(contents).on_conflict_do_nothing(), dialect, columns)
         # By the primary key: an index on image_id alone would cost more than the rest.
-        self.discontent = prepared(
+        self.discontent = Prepared.compile(
             sa.delete(contents).where(
                 contents.c.inbox == of_this["inbox"],
                 contents.c.sha256 == of_this["sha256"],
                 contents.c.image_id == this,
-            )
-        )
-        standing = sa.select(images.c.inbox, images.c.sha256, images.c.id).where(
-            images.c.id > sa.bindparam("b_from"),
-            images.c.id <= sa.bindparam("b_to"),
-            images.c.inbox == sa.bindparam("b_inbox"),
-            images.c.sha256.is_not(None),
-            sa.or_(*(images.c.status == state.value for state in (Status.PLANNED, Status.FILED))),
-            sa.or_(*(images.c.outcome == kind.value for kind in (Placement.SORTED, Placement.UNSURE))),
-        )
-        self.contents_of = prepared(insert(contents).from_select(columns, standing).on_conflict_do_nothing())
-        self.contents_known = prepared(
-            sa.update(inboxes)
-            .where(inboxes.c.name == sa.bindparam("b_inbox"), inboxes.c.contents_to < sa.bindparam("b_known"))
-            .values(contents_to=sa.bindparam("b_known"))
+            ),
+            dialect,
         )

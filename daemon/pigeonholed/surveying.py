@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from pigeonholed import company_survey
-from pigeonholed.images import Status
+from pigeonholed.images import IN_FLIGHT, Status
 from pigeonholed.output import PRIVATE
 from pigeonholed.paths import to_text
 from pigeonholed.snapshot import pages
@@ -34,7 +34,6 @@ ASIDE = -2
 """The output of rows whose inbox has another one than those that are looked at."""
 
 _COMPANION = ("id", "output", "inbox", "picture", "place", "part", "source", "destination")
-FLYING = (Status.CLAIMED, Status.INGESTED, Status.PLANNED)
 _TABLES = """
     CREATE TABLE entries (output INTEGER, path TEXT, size INTEGER, regular INTEGER);
     CREATE TABLE rows (id INTEGER, output INTEGER, inbox TEXT, destination TEXT, status TEXT, outcome TEXT,
@@ -115,7 +114,7 @@ class Survey:
             columns.token,
             columns.detail,
         )
-        wanted = [status.value for status in (*FLYING, Status.FILED, Status.LOST)]
+        wanted = [status.value for status in (*IN_FLIGHT, Status.FILED, Status.LOST)]
         for page in pages(connection, sa.select(*names).where(columns.status.in_(wanted)), size=_BATCH):
             self._take_rows(page, inboxes)
             self.last_id = page[-1].id
@@ -253,7 +252,8 @@ class Survey:
             ),
         )  # fmt: skip
         self._take(
-            "flying", ((r.id, r.inbox, r.source_path, r.status, r.token, r.arrival) for r in page if r.status in FLYING)
+            "flying",
+            ((r.id, r.inbox, r.source_path, r.status, r.token, r.arrival) for r in page if r.status in IN_FLIGHT),
         )
         self._take("lost", ((r.id, r.inbox, r.source_path, r.detail) for r in page if r.status == Status.LOST))
 

@@ -17,7 +17,7 @@ from pigeonholed.paths import to_text
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
-    from pigeonholed.finishing import Delivery
+    from pigeonholed.delivery import Delivery
     from pigeonholed.ledger import Ledger
 
 log = structlog.get_logger()

@@ -10,7 +10,7 @@ from pigeonholed.hold_folder import HoldFolder
 from pigeonholed.images import mtime_ns_of
 
 if TYPE_CHECKING:
-    from pigeonholed.finishing import Delivery
+    from pigeonholed.delivery import Delivery
     from pigeonholed.images import Arrival, Fingerprint
 
 

@@ -21,10 +21,11 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Counter, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from helpers import FakeLedger, make_classified, make_rejected, place_in_work
+from helpers import FakeLedger, NothingFiled, make_classified, make_rejected, place_in_work
 from pigeonholed import labels as words
 from pigeonholed import template as templates
-from pigeonholed.finishing import Delivery, Finisher
+from pigeonholed.delivery import Delivery
+from pigeonholed.finishing import Finisher
 from pigeonholed.ignoring import NameFilter
 from pigeonholed.images import Arrival, ImageFile, Outcome, Reason
 from pigeonholed.output import Output
@@ -157,6 +158,7 @@ def test_a_batch_of_any_names_is_filed_whole_and_nowhere_else(
         finisher = Finisher(
             {"camera": delivery},
             ledger,  # type: ignore[arg-type]
+            NothingFiled(),
             impatient(),
             lambda plans: planned.update({plan.arrival.id: plan.destination for plan in plans}),
             lambda withdrawn: pytest.fail(str(withdrawn)),

@@ -22,7 +22,7 @@ from pigeonholed import sealing
 from pigeonholed.bundle import BundleError
 from pigeonholed.cli import cli
 from pigeonholed.config_errors import one_line
-from pigeonholed.finishing import explains
+from pigeonholed.explanations import explains
 from pigeonholed.hold_folder import held_name, parse_held
 from pigeonholed.locking import Held, Lock
 from pigeonholed.output import Output, OutputRefused

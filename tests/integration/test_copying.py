@@ -19,16 +19,18 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.engine import Engine
 
-from helpers import fingerprint_of, make_arrival, make_tree, png, read_tree
+from helpers import NothingFiled, fingerprint_of, make_arrival, make_tree, png, read_tree
 from mounts import another_mount
 from pigeonholed import memory, recovery, tables
 from pigeonholed.copy_custody import Copying
 from pigeonholed.custody import Custody, Renaming
-from pigeonholed.finishing import Delivery, Finisher
+from pigeonholed.delivery import Delivery
+from pigeonholed.entries import Copied, Copy, Plan
+from pigeonholed.finishing import Finisher
 from pigeonholed.hold_folder import HOLD, HoldFolder, held_name
 from pigeonholed.holding import Holds
 from pigeonholed.images import Arrival, Fingerprint, Placement, Prediction
-from pigeonholed.ledger import Copied, Copy, Ledger, Plan
+from pigeonholed.ledger import Ledger
 from pigeonholed.memory import Memory, signature_of
 from pigeonholed.originals import Held, InPlace
 from pigeonholed.output import Output
@@ -96,6 +98,7 @@ class Desk:
         finisher = Finisher(
             self.delivery(),
             self.ledger,
+            NothingFiled(),
             Patience(),
             lambda plans: self.filed.extend(plan.arrival.id for plan in plans),
             lambda items: self.lost.extend(item.arrival.id for item in items),

@@ -19,9 +19,11 @@ from sqlalchemy.engine import Engine
 from forking import Forker, forking
 from gauges import Scraped
 from helpers import files_of, make_arrival, make_classified, make_decoded, make_rejected, make_tree, place_in_work
-from pigeonholed import duplicates, ledger, tables
+from pigeonholed import known_contents, tables
+from pigeonholed.delivery import Delivery
 from pigeonholed.duplicates import Originals, as_duplicate
-from pigeonholed.finishing import Delivery, Finisher
+from pigeonholed.entries import Plan
+from pigeonholed.finishing import Finisher
 from pigeonholed.holding import Holds
 from pigeonholed.images import (
     Arrival,
@@ -34,7 +36,8 @@ from pigeonholed.images import (
     Reason,
     Status,
 )
-from pigeonholed.ledger import Ledger, Plan
+from pigeonholed.known_contents import KnownContents
+from pigeonholed.ledger import Ledger
 from pigeonholed.memory import Memory
 from pigeonholed.originals import InPlace
 from pigeonholed.output import Output
@@ -42,7 +45,6 @@ from pigeonholed.patience import Patience
 from pigeonholed.placing import Placer
 from pigeonholed.results import Selection
 from pigeonholed.returning import Returner
-from pigeonholed.writer import Writer
 from running import (
     KEEPING,
     SETTING_ASIDE,
@@ -81,29 +83,35 @@ def known(db: Engine) -> list[tuple[str, str, int]]:
 
 
 class TestWhatIsKnown:
-    def test_content_is_known_from_the_commit_of_its_plan_on_with_its_place(self, ledger: Ledger) -> None:
+    def test_content_is_known_from_the_commit_of_its_plan_on_with_its_place(
+        self, ledger: Ledger, contents: KnownContents
+    ) -> None:
         enter(ledger, plan(1), confirmed=False)
-        assert ledger.originals("camera", [A, B]) == {A: Original(1, "cat/1.png")}
-        assert ledger.originals("attic", [A]) == {}
+        assert contents.originals("camera", [A, B]) == {A: Original(1, "cat/1.png")}
+        assert contents.originals("attic", [A]) == {}
 
     def test_plan_of_an_inbox_that_does_not_ask_writes_nothing(self, ledger: Ledger, db: Engine) -> None:
         enter(ledger, plan(1, stands=False))
         assert known(db) == []
 
-    def test_plan_that_is_committed_again_under_another_name_is_known_by_that(self, ledger: Ledger, db: Engine) -> None:
+    def test_plan_that_is_committed_again_under_another_name_is_known_by_that(
+        self, ledger: Ledger, contents: KnownContents, db: Engine
+    ) -> None:
         enter(ledger, plan(1), confirmed=False)
         ledger.plan([replace(plan(1), destination="cat/1-1.png")])
-        assert ledger.originals("camera", [A]) == {A: Original(1, "cat/1-1.png")}
+        assert contents.originals("camera", [A]) == {A: Original(1, "cat/1-1.png")}
         assert len(known(db)) == 1
 
-    def test_first_of_several_is_named_and_the_next_when_that_is_put_back(self, ledger: Ledger) -> None:
+    def test_first_of_several_is_named_and_the_next_when_that_is_put_back(
+        self, ledger: Ledger, contents: KnownContents
+    ) -> None:
         enter(ledger, plan(1), plan(2), plan(3, B))
-        assert ledger.originals("camera", [A])[A].image_id == 1
+        assert contents.originals("camera", [A])[A].image_id == 1
         (first,) = ledger.filed(Selection(image=1))
         ledger.begin_return([first], hold=True)
-        assert ledger.originals("camera", [A])[A].image_id == 1
+        assert contents.originals("camera", [A])[A].image_id == 1
         ledger.end_return([first])
-        assert ledger.originals("camera", [A, B]) == {A: Original(2, "cat/2.png"), B: Original(3, "cat/3.png")}
+        assert contents.originals("camera", [A, B]) == {A: Original(2, "cat/2.png"), B: Original(3, "cat/3.png")}
 
     def test_duplicate_that_is_put_back_leaves_its_original_known(self, ledger: Ledger, db: Engine) -> None:
         enter(ledger, plan(1), plan(2, placement=Placement.DUPLICATE))
@@ -115,48 +123,56 @@ class TestWhatIsKnown:
         ledger.close([plan(1).arrival], Status.LOST, "for a test")
         assert known(db) == []
 
-    def test_content_whose_row_is_gone_hides_no_other(self, ledger: Ledger, db: Engine) -> None:
+    def test_content_whose_row_is_gone_hides_no_other(
+        self, ledger: Ledger, contents: KnownContents, db: Engine
+    ) -> None:
         """A history that was cut down."""
         enter(ledger, plan(1), plan(2))
         with db.begin() as connection:
             connection.execute(sa.delete(tables.images).where(tables.images.c.id == 1))
-        assert ledger.originals("camera", [A]) == {A: Original(2, "cat/2.png")}
+        assert contents.originals("camera", [A]) == {A: Original(2, "cat/2.png")}
 
     def test_more_hashes_than_a_query_takes_are_all_answered(
-        self, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+        self, ledger: Ledger, contents: KnownContents, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(duplicates, "_MANY", 1)
+        monkeypatch.setattr(known_contents, "MANY", 1)
         enter(ledger, plan(1), plan(2, B))
-        assert set(ledger.originals("camera", [A, B])) == {A, B}
+        assert set(contents.originals("camera", [A, B])) == {A, B}
 
-    def test_question_waits_for_no_writer(self, ledger: Ledger, db: Engine) -> None:
+    def test_question_waits_for_no_writer(self, ledger: Ledger, contents: KnownContents, db: Engine) -> None:
         enter(ledger, plan(1))
         with db.begin() as writing:  # which has the one lock that SQLite gives to writers
             writing.execute(sa.update(tables.images).values(detail="being written"))
             began_s = time.monotonic()
-            assert ledger.originals("camera", [A]) == {A: Original(1, "cat/1.png")}
+            assert contents.originals("camera", [A]) == {A: Original(1, "cat/1.png")}
             assert time.monotonic() - began_s < 4.0  # else five seconds, and an error
 
-    def test_database_that_is_away_is_waited_for(self, ledger: Ledger, db: Engine) -> None:
+    def test_database_that_is_away_is_waited_for(self, ledger: Ledger, contents: KnownContents, db: Engine) -> None:
         def fail(_connection: sa.Connection) -> None:
             raise sa.exc.OperationalError("BEGIN", {}, sqlite3.OperationalError("unable to open database file"))
 
         sa.event.listen(db, "begin", fail)
         with pytest.raises(TimeoutError):
-            ledger.originals("camera", [A])
+            contents.originals("camera", [A])
+
+    def test_database_that_refuses_for_good_is_not_taken_for_one_that_is_away(
+        self, contents: KnownContents, db: Engine
+    ) -> None:
+        def refuse(_connection: sa.Connection) -> None:
+            raise sa.exc.ProgrammingError("SELECT", {}, ValueError("no such column"))
+
+        sa.event.listen(db, "begin", refuse)
+        with pytest.raises(sa.exc.ProgrammingError):
+            contents.originals("camera", [A])
 
 
 class TestSwitchingOn:
     @pytest.fixture(autouse=True)
     def _small_pages(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(ledger, "_PAGE", 2)
-
-    @staticmethod
-    def again(db: Engine, writer: Writer) -> Ledger:
-        return Ledger(db, writer)  # as the next process makes it
+        monkeypatch.setattr(known_contents, "_PAGE", 2)
 
     def test_what_was_filed_before_is_known_but_for_duplicates_and_the_rejected(
-        self, ledger: Ledger, db: Engine, writer: Writer
+        self, ledger: Ledger, contents: KnownContents, db: Engine
     ) -> None:
         ledger.remember_inbox("camera", "/camera")
         kinds = [Placement.SORTED, Placement.UNSURE, Placement.REJECTED, Placement.DUPLICATE]
@@ -165,39 +181,41 @@ class TestSwitchingOn:
         enter(ledger, plan(6, B, stands=False), confirmed=False)
         enter(ledger, plan(7, B, stands=False))
         ledger.end_return(ledger.filed(Selection(image=7)))
-        self.again(db, writer).know_contents("camera")
+        contents.know("camera")
         assert [number for _inbox, _sha256, number in known(db)] == [1, 2, 6]
 
     def test_what_was_filed_while_it_was_off_is_known_when_it_is_on_again(
-        self, ledger: Ledger, db: Engine, writer: Writer
+        self, ledger: Ledger, contents: KnownContents, db: Engine
     ) -> None:
         ledger.remember_inbox("camera", "/camera")
         enter(ledger, plan(1, stands=False))
-        self.again(db, writer).know_contents("camera")
+        contents.know("camera")
         enter(ledger, plan(2, B, stands=False), plan(3, stands=False))
-        self.again(db, writer).know_contents("camera")
+        contents.know("camera")
         assert [number for _inbox, _sha256, number in known(db)] == [1, 2, 3]
 
-    def test_only_rows_that_are_new_since_are_looked_at(self, ledger: Ledger, db: Engine, writer: Writer) -> None:
+    def test_only_rows_that_are_new_since_are_looked_at(
+        self, ledger: Ledger, contents: KnownContents, db: Engine
+    ) -> None:
         ledger.remember_inbox("camera", "/camera")
         enter(ledger, plan(1), plan(2, B))
-        self.again(db, writer).know_contents("camera")
+        contents.know("camera")
         with db.begin() as connection:
             connection.execute(sa.delete(tables.contents))
         enter(ledger, plan(3))
-        self.again(db, writer).know_contents("camera")
+        contents.know("camera")
         assert [number for _inbox, _sha256, number in known(db)] == [3]
 
     def test_what_is_in_flight_may_be_planned_while_it_is_off_and_is_looked_at_again(
-        self, ledger: Ledger, db: Engine, writer: Writer
+        self, ledger: Ledger, contents: KnownContents, db: Engine
     ) -> None:
         ledger.remember_inbox("camera", "/camera")
         enter(ledger, plan(1))
         ledger.claim([plan(2, B).arrival])
         enter(ledger, plan(3))
-        self.again(db, writer).know_contents("camera")
+        contents.know("camera")
         ledger.plan([plan(2, B, stands=False)])
-        self.again(db, writer).know_contents("camera")
+        contents.know("camera")
         assert ("camera", B, 2) in known(db)
 
 
@@ -208,6 +226,7 @@ class Desk:
     inbox: Path
     output: Output
     ledger: Ledger
+    contents: KnownContents
     db: Engine
     number: int = 0
     withdrawn: list[int] = field(default_factory=list)
@@ -221,7 +240,7 @@ class Desk:
         def withdrawn(items: Any) -> None:
             self.withdrawn += [item.arrival.id for item in items]
 
-        return Finisher(self.deliveries, self.ledger, Patience(), lambda _plans: None, withdrawn)
+        return Finisher(self.deliveries, self.ledger, self.contents, Patience(), lambda _plans: None, withdrawn)
 
     def arrive(self, content: bytes, path: str) -> tuple[Arrival, Fingerprint]:
         self.number += 1
@@ -259,8 +278,8 @@ class Desk:
 
 
 @pytest.fixture
-def desk(tmp_path: Path, output: Output, ledger: Ledger, db: Engine) -> Desk:
-    return Desk(tmp_path / "inbox", output, ledger, db)
+def desk(tmp_path: Path, output: Output, ledger: Ledger, contents: KnownContents, db: Engine) -> Desk:
+    return Desk(tmp_path / "inbox", output, ledger, contents, db)
 
 
 class TestSettingAside:
@@ -330,7 +349,7 @@ class TestSettingAside:
         def asked(_inbox: str, _hashes: list[str]) -> dict[str, Original]:
             raise AssertionError
 
-        monkeypatch.setattr(desk.ledger, "originals", asked)
+        monkeypatch.setattr(desk.contents, "originals", asked)
         desk.deliveries["camera"] = replace(desk.deliveries["camera"], sets_aside=False)
         desk.finisher = desk.new_finisher()
         desk.finish(desk.classified(b"1", "x.png"), desk.classified(b"1", "y.png"))

@@ -12,12 +12,15 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Engine
 
 from helpers import make_arrival
-from pigeonholed import duplicates, tables
+from pigeonholed import tables
+from pigeonholed.amendments import Amendments, Found
 from pigeonholed.disk import WAITED_FOR
-from pigeonholed.images import Arrival, Fingerprint, Original, Placement, Prediction, Reason, Status
-from pigeonholed.ledger import Copied, Found, Hold, Ledger, Plan
+from pigeonholed.entries import Copied, Hold, Plan
+from pigeonholed.images import Arrival, Fingerprint, Placement, Prediction, Reason, Status
+from pigeonholed.ledger import Ledger
 from pigeonholed.paths import from_text
 from pigeonholed.results import Selection
+from pigeonholed.served_models import ServedModels
 from pigeonholed.settling import Signature
 from pigeonholed.writer import Writer
 
@@ -230,9 +233,9 @@ def test_inboxes_that_were_seen_are_remembered(ledger: Ledger) -> None:
     assert ledger.known_inboxes() == {"camera"}
 
 
-def test_each_loading_of_a_model_is_recorded(db: Engine, ledger: Ledger) -> None:
-    ledger.record_model("tiny", 1, "f" * 64, ("cat", "dog"))
-    ledger.record_model("tiny", 2, "e" * 64, ("cat", "dog"))
+def test_each_loading_of_a_model_is_recorded(db: Engine, served: ServedModels) -> None:
+    served.record("tiny", 1, "f" * 64, ("cat", "dog"))
+    served.record("tiny", 2, "e" * 64, ("cat", "dog"))
     rows = _rows(db, tables.models)
     assert [(row["name"], row["version"], row["labels"]) for row in rows] == [
         ("tiny", 1, ["cat", "dog"]),
@@ -325,13 +328,15 @@ def test_released_files_are_held_no_longer_but_those_on_their_way_are(ledger: Le
     assert [file.id for file in ledger.returning()] == [2]
 
 
-def test_model_that_served_before_is_known_and_nobody_guesses_without_a_database(db: Engine, ledger: Ledger) -> None:
-    ledger.record_model("tiny", 1, "d" * 64, ["cat"])
-    assert ledger.has_served("d" * 64)
-    assert not ledger.has_served("e" * 64)
+def test_model_that_served_before_is_known_and_nobody_guesses_without_a_database(
+    db: Engine, ledger: Ledger, served: ServedModels
+) -> None:
+    served.record("tiny", 1, "d" * 64, ["cat"])
+    assert served.has_served("d" * 64)
+    assert not served.has_served("e" * 64)
     assert ledger.reachable
     _lose(db)
-    assert not ledger.has_served("d" * 64)
+    assert not served.has_served("d" * 64)
 
 
 def test_next_process_knows_what_was_copied(db: Engine, ledger: Ledger, writer: Writer) -> None:
@@ -349,23 +354,12 @@ def test_database_that_is_away_does_not_make_copied_files_new(db: Engine, ledger
     assert away.value.errno in WAITED_FOR
 
 
-def test_database_that_refuses_for_good_is_not_taken_for_one_that_is_away(
-    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refused(*_question: object) -> dict[str, Original]:
-        raise sa.exc.ProgrammingError("SELECT", {}, ValueError("no such column"))
-
-    monkeypatch.setattr(duplicates, "find", refused)
-    with pytest.raises(sa.exc.ProgrammingError):
-        ledger.originals("camera", [_SHA])
-
-
-def test_places_of_sidecars_are_known(db: Engine, ledger: Ledger, arrival: Arrival) -> None:
+def test_places_of_sidecars_are_known(db: Engine, amendments: Amendments, arrival: Arrival) -> None:
     sidecar = {"part": 1, "source_path": "x.xmp", "size_bytes": 1, "mtime_ns": 1, "destination": "cat/x.xmp"}
     with db.begin() as connection:
         connection.execute(tables.sidecars.insert().values(image_id=arrival.id, **sidecar))
-    assert ledger.beside_pictures(["cat/x.xmp", "cat/y.xmp"]) == {"cat/x.xmp"}
-    assert ledger.beside_pictures([]) == set()
+    assert amendments.beside_pictures(["cat/x.xmp", "cat/y.xmp"]) == {"cat/x.xmp"}
+    assert amendments.beside_pictures([]) == set()
 
 
 def _lose(db: Engine) -> None:
@@ -375,7 +369,9 @@ def _lose(db: Engine) -> None:
     sa.event.listen(db, "begin", fail)
 
 
-def test_results_are_brought_into_line_with_the_disk_once(db: Engine, ledger: Ledger, arrival: Arrival) -> None:
+def test_results_are_brought_into_line_with_the_disk_once(
+    db: Engine, ledger: Ledger, amendments: Amendments, arrival: Arrival
+) -> None:
     others = [make_arrival(f"s/{number}.png", number, size=11, mtime_ns=22) for number in (2, 3)]
     ledger.claim(others)
     ledger.plan([_sorted(one, f"cat/{one.id}.png") for one in (arrival, *others)])
@@ -383,27 +379,28 @@ def test_results_are_brought_into_line_with_the_disk_once(db: Engine, ledger: Le
     hold = Hold("camera", "old/y.png", 5, 6)
     found = Found(9, hold, "cat/old/y.png", Placement.SORTED, _SHA, "a" * 32, "cat", None, "found")
     for _twice in range(2):  # as after a lost acknowledgement
-        ledger.amend(gone=[(1, "gone"), (3, "gone")], moved=[(1, "x"), (2, "dog\udcff.png")], found=[found])
+        amendments.record(gone=[(1, "gone"), (3, "gone")], moved=[(1, "x"), (2, "dog\udcff.png")], found=[found])
     rows = {row["id"]: row for row in _rows(db)}
     assert (rows[1]["status"], rows[1]["detail"], rows[1]["destination"]) == ("vanished", "gone", "cat/1.png")
     assert (rows[2]["status"], from_text(rows[2]["destination"])) == ("filed", "dog\udcff.png")
     assert (rows[3]["status"], rows[3]["detail"]) == ("planned", None), "what is in flight is not judged"
     made = rows[9]
     assert (made["status"], made["label"], made["model"], made["source_path"]) == ("filed", "cat", None, "old/y.png")
-    assert set(ledger.filed_of([1, 2, 3, 9, 77])) == {2, 9}
-    assert ledger.filed_of([9])[9].filed_at == made["filed_at"]
-    assert ledger.placed_since(1, ["cat/1.png", "cat/3.png", "cat/old/y.png"]) == {"cat/3.png", "cat/old/y.png"}
-    assert ledger.placed_since(3, ["cat/3.png"]) == set()
-    ledger.begin_return(list(ledger.filed_of([2]).values()), hold=True)
-    assert set(ledger.filed_of([2, 9])) == {9}, "one that is being put back is nobody else's to judge"
+    assert set(amendments.filed_of([1, 2, 3, 9, 77])) == {2, 9}
+    assert amendments.filed_of([9])[9].filed_at == made["filed_at"]
+    assert amendments.placed_since(1, ["cat/1.png", "cat/3.png", "cat/old/y.png"]) == {"cat/3.png", "cat/old/y.png"}
+    assert amendments.placed_since(3, ["cat/3.png"]) == set()
+    assert amendments.placed_since(3, []) == set()
+    ledger.begin_return(list(amendments.filed_of([2]).values()), hold=True)
+    assert set(amendments.filed_of([2, 9])) == {9}, "one that is being put back is nobody else's to judge"
 
 
-def test_labels_of_every_version_are_known(ledger: Ledger) -> None:
-    ledger.record_model("tiny", 1, "d1", ["cat", "dog"])
-    ledger.record_model("tiny", 2, "d2", ["cat", "cow"])
-    ledger.record_model("other", 1, "d3", ["oak"])
-    assert ledger.labels_of("tiny") == {"cat", "dog", "cow"}
-    assert ledger.labels_of("none") == set()
+def test_labels_of_every_version_are_known(ledger: Ledger, served: ServedModels) -> None:
+    served.record("tiny", 1, "d1", ["cat", "dog"])
+    served.record("tiny", 2, "d2", ["cat", "cow"])
+    served.record("other", 1, "d3", ["oak"])
+    assert served.labels_of("tiny") == {"cat", "dog", "cow"}
+    assert served.labels_of("none") == set()
     assert ledger.last_id == 0
 
 

@@ -21,10 +21,11 @@ from helpers import FakeClassifier, FakeClock, files_of, make_arrival, make_serv
 from pigeonholed import tables
 from pigeonholed.bundle import Bundle
 from pigeonholed.decoding import Demand
+from pigeonholed.delivery import Delivery
+from pigeonholed.entries import Plan
 from pigeonholed.errors import Unavailable
-from pigeonholed.finishing import Delivery
 from pigeonholed.images import Fingerprint, Placement, Prediction
-from pigeonholed.ledger import Ledger, Plan
+from pigeonholed.ledger import Ledger
 from pigeonholed.lone_thread import LoneThread
 from pigeonholed.output import Output
 from pigeonholed.placing import Placer

@@ -20,7 +20,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Engine
 
 import auditor
-from helpers import files_of, lines, make_arrival, make_served, make_tree, png, read_tree
+from helpers import NothingFiled, files_of, lines, make_arrival, make_served, make_tree, png, read_tree
 from mounts import another_mount
 from pigeonholed import database, recovery, tables
 from pigeonholed.claiming import Claimer, Feed
@@ -28,9 +28,11 @@ from pigeonholed.copy_custody import Copying
 from pigeonholed.copying import Copier
 from pigeonholed.custody import Custody, Renaming
 from pigeonholed.decoding import Demand, examine
+from pigeonholed.delivery import Delivery
 from pigeonholed.disk import Disk
+from pigeonholed.entries import Plan
 from pigeonholed.errors import Unavailable
-from pigeonholed.finishing import Delivery, Finisher
+from pigeonholed.finishing import Finisher
 from pigeonholed.hold_folder import HoldFolder
 from pigeonholed.ignoring import NameFilter
 from pigeonholed.images import (
@@ -43,7 +45,7 @@ from pigeonholed.images import (
     Reason,
     Withdrawn,
 )
-from pigeonholed.ledger import Ledger, Plan
+from pigeonholed.ledger import Ledger
 from pigeonholed.memory import Memory
 from pigeonholed.metrics import Metrics
 from pigeonholed.originals import Held, InPlace
@@ -51,6 +53,7 @@ from pigeonholed.output import Output
 from pigeonholed.patience import Patience
 from pigeonholed.placing import Placer
 from pigeonholed.reporting import Reporter
+from pigeonholed.served_models import ServedModels
 from pigeonholed.serving import Policy
 from pigeonholed.statistics import Statistics
 from pigeonholed.watching import Rules, Watch
@@ -119,7 +122,7 @@ class Desk:
             reporter.withdrawn(items)
             self.lost.extend(item.arrival.id for item in items)
 
-        finisher = Finisher(deliveries, self.ledger, Patience(), filed, withdrawn)
+        finisher = Finisher(deliveries, self.ledger, NothingFiled(), Patience(), filed, withdrawn)
         again = recovery.recover(self.ledger, finisher, deliveries, 0.0, metrics=self.metrics)
         assert self.metrics.accounts.in_flight("camera") == len(again)
         assert self.metrics.accounts.unaccounted("camera") == 0
@@ -468,9 +471,9 @@ class Life:
         self.output = output = Output.open(self.place / "sorted", ledger.identity)
         custody = _custody_of(self.custody, str(self.place / "inbox"), output, ledger)
         delivery = {"camera": Delivery(str(self.place / "inbox"), output, Placer(), custody)}
-        finisher = Finisher(delivery, ledger, Patience(), lambda _plans: None, lambda _items: None)
+        finisher = Finisher(delivery, ledger, NothingFiled(), Patience(), lambda _plans: None, lambda _items: None)
         served, policies = make_served(), {"camera": Policy(None, 5)}
-        ledger.record_model("tiny", 1, "0" * 64, served.bundle.labels)
+        ServedModels(self.db, self.writer).record("tiny", 1, "0" * 64, served.bundle.labels)
 
         def handle(arrivals: Sequence[Arrival]) -> None:
             handled: list[Handled] = []

@@ -16,13 +16,15 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.engine import Engine
 
-from helpers import files_of, make_arrival, make_tree
+from helpers import NothingFiled, files_of, make_arrival, make_tree
 from pigeonholed import database, tables
+from pigeonholed.delivery import Delivery
 from pigeonholed.disk import Disk
+from pigeonholed.entries import Plan
 from pigeonholed.errors import Unavailable
-from pigeonholed.finishing import Delivery, Finisher
+from pigeonholed.finishing import Finisher
 from pigeonholed.images import Fingerprint, ImageFile, Placement, Prediction, Status
-from pigeonholed.ledger import Ledger, Plan
+from pigeonholed.ledger import Ledger
 from pigeonholed.output import Output
 from pigeonholed.patience import Patience
 from pigeonholed.placing import Placer
@@ -422,7 +424,7 @@ class TestResume:
         deliveries = desk.deliveries.copy()
         desk.deliveries.clear()
         desk.refiler().resume()
-        finisher = Finisher({}, desk.ledger, Patience(), lambda _plans: None, lambda _items: None)
+        finisher = Finisher({}, desk.ledger, NothingFiled(), Patience(), lambda _plans: None, lambda _items: None)
         assert recover(desk.ledger, finisher, {}, 0.0) == []
         assert desk.said()[0] == "planned"
         desk.deliveries.update(deliveries)

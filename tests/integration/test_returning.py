@@ -13,11 +13,12 @@ import pytest
 
 from helpers import make_arrival, make_tree, read_tree
 from pigeonholed.custody import Renaming
+from pigeonholed.delivery import Delivery
 from pigeonholed.disk import Disk
-from pigeonholed.finishing import Delivery
+from pigeonholed.entries import Hold, Plan
 from pigeonholed.holding import Holds
 from pigeonholed.images import Arrival, Fingerprint, Placement, Reason
-from pigeonholed.ledger import Hold, Ledger, Plan
+from pigeonholed.ledger import Ledger
 from pigeonholed.output import Output
 from pigeonholed.placing import Placer
 from pigeonholed.returning import Returned, Returner

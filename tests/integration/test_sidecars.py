@@ -15,7 +15,7 @@ from sqlalchemy.engine import Engine
 
 from forking import Forker, forking
 from gauges import Scraped
-from helpers import FakeClock, files_of, make_classified, make_rejected, make_tree
+from helpers import FakeClock, NothingFiled, files_of, make_classified, make_rejected, make_tree
 from mounts import another_mount
 from pigeonholed import recovery, tables
 from pigeonholed.claiming import Claimer, Feed
@@ -23,8 +23,9 @@ from pigeonholed.companions import beside, candidates, is_companion, room_for
 from pigeonholed.contents import sha256_of
 from pigeonholed.copy_custody import Copying
 from pigeonholed.custody import Custody, Renaming
+from pigeonholed.delivery import Delivery
 from pigeonholed.disk import Disk
-from pigeonholed.finishing import Delivery, Finisher
+from pigeonholed.finishing import Finisher
 from pigeonholed.hold_folder import HoldFolder
 from pigeonholed.holding import Holds
 from pigeonholed.ignoring import NameFilter
@@ -176,7 +177,9 @@ class Desk:
     def start(self) -> list[Arrival]:
         """As a new process does; what is to be decoded again."""
         self.deliveries = {"camera": Delivery(str(self.inbox), self.output, Placer(), self.custody())}
-        self.finisher = Finisher(self.deliveries, self.ledger, Patience(), lambda _plans: None, lambda _items: None)
+        self.finisher = Finisher(
+            self.deliveries, self.ledger, NothingFiled(), Patience(), lambda _plans: None, lambda _items: None
+        )
         return recovery.recover(self.ledger, self.finisher, self.deliveries, 0.0, metrics=Metrics(process=False))
 
     def claim(self) -> list[Arrival]:

@@ -22,15 +22,26 @@ from sqlalchemy.engine import Engine
 from auditor import audit
 from crash.test_poison import Ward
 from forking import Forker, forking
-from helpers import fingerprint_of, make_arrival, make_classified, make_rejected, make_tree, png, read_tree
+from helpers import (
+    NothingFiled,
+    fingerprint_of,
+    make_arrival,
+    make_classified,
+    make_rejected,
+    make_tree,
+    png,
+    read_tree,
+)
 from pigeonholed import recovery, staying, tables
 from pigeonholed.claiming import Claimer, Feed
 from pigeonholed.cli import cli
 from pigeonholed.config import load_settings
 from pigeonholed.custody import Custody, Renaming
 from pigeonholed.decoding import Demand, examine
+from pigeonholed.delivery import Delivery
+from pigeonholed.entries import Copy, Plan
 from pigeonholed.errors import Misconfigured
-from pigeonholed.finishing import Delivery, Finisher
+from pigeonholed.finishing import Finisher
 from pigeonholed.holding import Holds
 from pigeonholed.ignoring import NameFilter
 from pigeonholed.images import (
@@ -47,7 +58,8 @@ from pigeonholed.images import (
     Withdrawn,
 )
 from pigeonholed.imaging import PixelSpec
-from pigeonholed.ledger import Copy, Ledger, Plan
+from pigeonholed.known_contents import KnownContents
+from pigeonholed.ledger import Ledger
 from pigeonholed.memory import Memory
 from pigeonholed.metrics import Metrics
 from pigeonholed.operations import alone
@@ -119,7 +131,9 @@ class Desk:
         return {"camera": Delivery(str(self.inbox), self.output, Placer(), self.custody, self.nowhere)}
 
     def finisher(self) -> Finisher:
-        return Finisher(self.delivery(), self.ledger, Patience(), self.filed.extend, self.withdrawn.extend)
+        return Finisher(
+            self.delivery(), self.ledger, NothingFiled(), Patience(), self.filed.extend, self.withdrawn.extend
+        )
 
     def noted(self, number: int = 1) -> Arrival:
         """A file that was looked at."""
@@ -457,9 +471,11 @@ class TestDuplicates:
     """`duplicates = "set-aside"` where files stay: of equal ones the first has a label, and nothing is set aside."""
 
     @pytest.fixture
-    def twins(self, desk: Desk) -> Finisher:
+    def twins(self, desk: Desk, contents: KnownContents) -> Finisher:
         delivery = replace(desk.delivery()["camera"], sets_aside=True)
-        return Finisher({"camera": delivery}, desk.ledger, Patience(), desk.filed.extend, desk.withdrawn.extend)
+        return Finisher(
+            {"camera": delivery}, desk.ledger, contents, Patience(), desk.filed.extend, desk.withdrawn.extend
+        )
 
     def note(self, desk: Desk, twins: Finisher, *numbers: int) -> None:
         """Look at the same bytes, each time as another file of the inbox; given in another order than they came."""

@@ -17,6 +17,7 @@ from pigeonholed.database import DatabaseAway, DatabaseUnavailable
 from pigeonholed.errors import Unavailable
 from pigeonholed.ledger import Ledger
 from pigeonholed.postgres import passes
+from pigeonholed.served_models import ServedModels
 from pigeonholed.statements import Prepared
 from pigeonholed.tenure import Occupied, Overtaken
 from pigeonholed.writer import Change, Writer
@@ -259,14 +260,14 @@ def test_what_passes_is_told_from_what_does_not(state: str, waits: bool) -> None
 
 def test_reads_of_a_service_whose_server_is_away_say_so_without_a_password(url: str, postgres: Server) -> None:
     with _writing(url) as (engine, writer):
-        ledger = Ledger(engine, writer)
+        ledger, served = Ledger(engine, writer), ServedModels(engine, writer)
         nowhere = make_url(url).set(port=1)
-        ledger._engine = database.connect(nowhere.render_as_string(hide_password=False))
+        ledger._engine = served._engine = database.connect(nowhere.render_as_string(hide_password=False))
         with pytest.raises(DatabaseAway, match=r"cannot use the database .*:\*\*\*@.*refused"):
             ledger.in_flight(0.0)
         with pytest.raises(TimeoutError):
             ledger.copied("camera", ["x"])
-        assert not ledger.has_served("d")
+        assert not served.has_served("d")
 
 
 def test_read_that_fails_for_good_is_not_taken_for_an_outage(url: str) -> None:

@@ -27,7 +27,7 @@ from hypothesis import strategies as st
 
 import auditor
 from helpers import FakeClassifier, by_colour, chain_of_folders, files_of, lines, make_bundle, make_tree, png, read_tree
-from pigeonholed import imaging, pipeline, records
+from pigeonholed import imaging, loading, pipeline, records
 from pigeonholed.bundle import Bundle, BundleError
 from pigeonholed.decoding import Decode, Demand, examine
 from pigeonholed.engines import classifiers
@@ -186,8 +186,8 @@ def models(monkeypatch: pytest.MonkeyPatch) -> Models:
     models = Models()
     for module in (pipeline, records):
         monkeypatch.setattr(module, "ModelStore", lambda _root: models)
-    monkeypatch.setattr(pipeline, "load_classifier", models.load)
-    monkeypatch.setattr(pipeline.trial, "hold", lambda *_, **__: None)  # there is nothing to be tried
+    monkeypatch.setattr(loading, "load_classifier", models.load)
+    monkeypatch.setattr(loading.trial, "hold", lambda *_, **__: None)  # there is nothing to be tried
     return models
 
 

@@ -16,15 +16,16 @@ from typing import Any
 
 import pytest
 
-from helpers import make_served, make_tree
+from helpers import NothingFiled, make_served, make_tree
 from pigeonholed import database, recovery
 from pigeonholed.claiming import Claimer, Feed
 from pigeonholed.copy_custody import Copying
 from pigeonholed.copying import Copier
 from pigeonholed.custody import Custody, Renaming
 from pigeonholed.decoding import Demand, examine
+from pigeonholed.delivery import Delivery
 from pigeonholed.disk import Disk
-from pigeonholed.finishing import Delivery, Finisher
+from pigeonholed.finishing import Finisher
 from pigeonholed.hold_folder import HOLD, HoldFolder
 from pigeonholed.holding import Holds
 from pigeonholed.images import Arrival, Decoded, Handled, ImageFile, Placement, Prediction
@@ -343,7 +344,9 @@ class Daemon:
         self.output = Output.open(place / "sorted", self.ledger.identity)
         custody = self._custody(str(place / "inbox"), recorder.protocol)
         self.deliveries = {"camera": Delivery(str(place / "inbox"), self.output, Placer(), custody)}
-        self.finisher = Finisher(self.deliveries, self.ledger, Patience(), lambda _: None, lambda _: None)
+        self.finisher = Finisher(
+            self.deliveries, self.ledger, NothingFiled(), Patience(), lambda _: None, lambda _: None
+        )
         self.holds = Holds(self.ledger.holds())
         self.returner = Returner(self.ledger, self.deliveries, self.holds)
         self.refiler = Refiler(self.refilings, self.deliveries)

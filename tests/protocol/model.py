@@ -7,7 +7,7 @@ What our daemon does, in its order (names are those of its functions). RENAMING,
                 take_in             rename INBOX/x -> .pigeonholed/TOKEN/KEY            Output.take_in
                   (gone: close_missed  COMMIT `vanished`, then rmdir of the empty folder)
     decoder     read                read, hash, decode; changes nothing                 decoding.examine
-    finisher    last_look           lstat: still what was hashed; choose a free name    Finisher._planned
+    finisher    last_look           lstat: still what was hashed; choose a free name    Planner.of_claimed
                 sync_contents       fsync of each file of this batch          \
                 sync_claims         fsync of TOKEN and of the inbox's folder   | one Disk.sync: a syncfs, or fsyncs
                 sync_work_folders   fsync of .pigeonholed, which names TOKEN   | in any order

@@ -10,8 +10,8 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 
 from helpers import FakeClock, fingerprint_of, make_arrival
 from pigeonholed.accounts import Accounts
+from pigeonholed.entries import Plan
 from pigeonholed.images import Arrival, Placement
-from pigeonholed.ledger import Plan
 from pigeonholed.metrics import Metrics
 
 

@@ -17,6 +17,7 @@ import pytest
 
 from helpers import (
     FakeLedger,
+    NothingFiled,
     files_of,
     make_classified,
     make_rejected,
@@ -25,13 +26,15 @@ from helpers import (
     read_tree,
 )
 from mounts import small_disk
-from pigeonholed import finishing
+from pigeonholed import explanations
 from pigeonholed.beneath import path_of
 from pigeonholed.custody import Custody, Renaming
+from pigeonholed.delivery import Delivery
 from pigeonholed.disk import Disk
-from pigeonholed.finishing import Delivery, Finisher, explains
+from pigeonholed.entries import Plan
+from pigeonholed.explanations import explains
+from pigeonholed.finishing import Finisher
 from pigeonholed.images import Arrival, Handled, Placement, Reason, Status, Withdrawn
-from pigeonholed.ledger import Plan
 from pigeonholed.output import Output
 from pigeonholed.patience import Patience
 from pigeonholed.placing import Placer
@@ -53,6 +56,7 @@ class Desk:
         self.finisher = Finisher(
             {"camera": Delivery(str(self.inbox), self.output, Placer(), custody)},
             self.ledger,  # type: ignore[arg-type]
+            NothingFiled(),
             self.patience,
             lambda plans: self.filed.extend(plan.arrival.id for plan in plans),
             lambda items: self.withdrawn.extend(item.arrival.id for item in items),
@@ -380,7 +384,7 @@ class TestSidecars:
         self, desk: Desk, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         arrival = desk.arrive(b"A", token="t1")
-        faults, original = [errno.ENOSPC], finishing._write
+        faults, original = [errno.ENOSPC], explanations._write
 
         def half(draft: str, plan: Plan) -> None:
             original(draft, plan)
@@ -388,7 +392,7 @@ class TestSidecars:
                 os.truncate(draft, 5)
                 raise OSError(faults.pop(), "No space left on device")
 
-        monkeypatch.setattr(finishing, "_write", half)
+        monkeypatch.setattr(explanations, "_write", half)
         files = desk.finish(make_rejected(arrival, Reason.UNSUPPORTED))
         assert json.loads(files[f"{self._PLACE}/x.png.reason.json"])["arrival"] == arrival.key
         assert desk.names() == ["sync", "plan", "sync", "rename", "rename", "sync", "filed"]

@@ -18,11 +18,11 @@ from structlog.testing import capture_logs
 
 from helpers import fingerprint_of, make_arrival
 from pigeonholed import errand
+from pigeonholed.entries import Plan
 from pigeonholed.errand import Ended
 from pigeonholed.errors import Misconfigured
 from pigeonholed.hook import Hook, check, lines_of
 from pigeonholed.images import Placement, Prediction, Reason
-from pigeonholed.ledger import Plan
 from pigeonholed.metrics import HookRun, Metrics
 from running import until
 

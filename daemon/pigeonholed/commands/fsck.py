@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pigeonholed.commands import chosen_config, config_option
+from pigeonholed.commands.selecting import selecting
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -27,7 +28,7 @@ _REQUEST_ITEMS = 200  # the daemon does nothing else for other commands meanwhil
 @click.command(name="fsck")
 @click.option("--repair", is_flag=True, help="Bring the rows into line with the disk; no file is moved or removed.")
 @click.option("--fast", is_flag=True, help="Look at names and sizes only, not at contents.")
-@click.option("--inbox", metavar="NAME", help="Only what came from this inbox, and its output.")
+@selecting("inbox")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a finding.")
 @config_option
 @click.pass_context
@@ -36,8 +37,9 @@ def command(
 ) -> None:
     """Compare what is filed with what the database says, both ways; also while the daemon works.
 
-    Every result is looked for and its content hashed (not with --fast), every file below an output is looked up. Each
-    finding is a line: what kind, which file, which row, what is wrong, what can be done.
+    Every result is looked for and its content hashed (not with --fast), every file below an output is looked up; with
+    --inbox only its results, and its output. Each finding is a line: what kind, which file, which row, what is wrong,
+    what can be done.
 
     \b
       missing         a file is not where it was filed      --repair: row becomes 'vanished'

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from pigeonholed.batching import Flush
     from pigeonholed.crew import Crew
     from pigeonholed.decoding import Decode, Demand
+    from pigeonholed.duplicates import Filed
     from pigeonholed.engines.decoders import Hands
     from pigeonholed.engines.lanes import Lane
     from pigeonholed.images import Arrival, Handled, Rejected
@@ -68,6 +69,7 @@ class LocalEngine:
         routes: by inbox.
         sizes: of batches and of the crew.
         ledger: knows and counts what processes died of.
+        contents: what is filed, for inboxes that set duplicates aside.
         crew: runs the threads.
         patience: waits for lost mounts and the like.
         metrics: told at the seams.
@@ -78,6 +80,7 @@ class LocalEngine:
         routes: Mapping[str, Route],
         sizes: Sizes,
         ledger: Ledger,
+        contents: Filed,
         crew: Crew,
         patience: Patience,
         metrics: Metrics,
@@ -87,7 +90,8 @@ class LocalEngine:
         self._patience = patience
         self._metrics = metrics
         self._durations = metrics.stage_duration_seconds.labels
-        self._originals = Originals([it for it in routes if routes[it].sets_aside], ledger, patience, "decode")
+        asking = [inbox for inbox, route in routes.items() if route.sets_aside]
+        self._originals = Originals(asking, contents, patience, "decode")
         self._files: Channel[Arrival] = Channel(sizes.max_batch_size * 4)
         self._outcomes: Channel[Handled] = Channel(sizes.max_batch_size * 4)
         self._lanes = list({id(route.lane): route.lane for route in routes.values()}.values())
