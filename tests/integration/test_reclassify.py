@@ -5,16 +5,15 @@ from __future__ import annotations
 import json
 import os
 import signal
-import threading
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
+from arrivals import arriving
 from bundles import make_bundle
 from faults import Fault
 from forking import Forker, forking
@@ -90,26 +89,6 @@ def site(tmp_path: Path, mould: Workspace, forker: Forker) -> Iterator[Site]:
     forker.abandon()
 
 
-@contextmanager
-def load(workspace: Workspace) -> Iterator[None]:
-    """Pictures keep arriving while the block runs."""
-    done = threading.Event()
-
-    def drop() -> None:
-        serial = 1000
-        while not done.wait(0.02):
-            workspace.drop(f"live/{serial}.png", picture(40, 60, 220, serial))
-            serial += 1
-
-    thread = threading.Thread(target=drop)
-    thread.start()
-    try:
-        yield
-    finally:
-        done.set()
-        thread.join()
-
-
 def told(said: str) -> list[dict[str, object]]:
     """What `--json` says."""
     return [json.loads(line) for line in said.splitlines() if line.startswith('{"image"')]
@@ -183,7 +162,7 @@ def test_daemon_does_it_under_load_while_others_have_their_turn_and_its_books_ba
     filed = work.filed()
     with work.serving() as daemon:
         daemon.await_event("service_ready")
-        with load(work):
+        with arriving(lambda serial: work.drop(f"live/{serial}.png", picture(40, 60, 220, 1000 + serial)), 50):
             until(lambda: work.filed() > filed, "the first to be filed")
             asked = site.begin("reclassify")
             assert site.run("undo", "--last", "1")[0] == 0
