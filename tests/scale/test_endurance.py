@@ -129,7 +129,8 @@ class Ordeal:
 
 
 def test_faults_for_a_long_time_lose_nothing_and_leave_nothing_behind(tmp_path: Path) -> None:
-    workspace = Workspace.make(tmp_path, listen="127.0.0.1:0")
+    workspace = Workspace.make(tmp_path, listen="127.0.0.1:0", new=True)
+    workspace.forks = False  # its memory is looked at
     make_bundle(workspace.root / "second", publish_into=workspace.root / "models")
     ordeal = Ordeal(workspace)
     ordeal.begin()

@@ -92,6 +92,7 @@ class Switching:
 @pytest.fixture
 def workspace(tmp_path: Path) -> Workspace:
     workspace = Workspace.make(tmp_path, listen="127.0.0.1:0")
+    workspace.forks = False  # its memory is looked at
     make_bundle(workspace.root / "second", labels=LABELS[2], publish_into=workspace.root / "models")
     (workspace.root / "models/tiny/CURRENT").write_text("1\n")
     return workspace
