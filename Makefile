@@ -11,22 +11,27 @@ PG_KILLS ?= 20
 COUNT ?= 200
 SEED ?= 1
 
-# Those that run in this process, and fast: what daemons of their own do is not seen.
-COVERAGE := $(addprefix tests/unit/test_,$(addsuffix .py,beneath claiming copy_custody copying_files disk finishing \
+# Whole files go to whichever process is free, in the order that tests/conftest.py says.
+TWO_AT_A_TIME := -n 2 --dist loadfile --no-loadscope-reorder
+
+# Those that run in this process, and fast: what daemons of their own do is not seen. Both parts take about as long.
+COVERAGE_1 := $(addprefix tests/integration/test_,$(addsuffix .py,copying duplicates recovery sidecars writer))
+COVERAGE_2 := $(addprefix tests/unit/test_,$(addsuffix .py,beneath claiming copy_custody copying_files disk finishing \
 	locking output patience probing store)) \
-	$(addprefix tests/integration/test_,$(addsuffix .py,copying duplicates ledger recovery refiling returning sidecars \
-	staying tenure writer))
+	$(addprefix tests/integration/test_,$(addsuffix .py,ledger refiling returning staying tenure))
 
 # The tests of the whole program, once more, each working folder with a database on a server. What asks for a database of
-# each kind (the fixtures `db`, `migrated_url`) is left out: `make test` runs it on both.
-ON_POSTGRES := tests/pipeline $(addprefix tests/integration/test_,$(addsuffix .py,absence choosing_results commands \
+# each kind (the fixtures `db`, `migrated_url`) is left out: `make test` runs it on both. So is test_commands.py, whose
+# folders have a file of SQLite there, too.
+ON_POSTGRES := tests/pipeline $(addprefix tests/integration/test_,$(addsuffix .py,absence choosing_results \
 	conservation copying duplicates fsck hostile_names odd_files operations reclassify reclassifying recovery refiling \
 	reload sidecars staying swaps)) $(addprefix tests/crash/test_,$(addsuffix .py,kill pauses poison))
 
 # The sums of the metrics do not depend on how files come into our hands: one way is enough there.
 ONE_WAY := -k 'not (test_sum_holds and (hostile or copy))'
 
-.PHONY: help install install-ray demo test test-postgres coverage mutants lint bench accuracy trust soak endurance
+.PHONY: help install install-ray demo test test-postgres coverage coverage-1 coverage-2 mutants lint bench accuracy trust
+.PHONY: soak endurance
 .DELETE_ON_ERROR:
 
 help: ## this list
@@ -40,18 +45,23 @@ demo: $(STAMP) ## the main job on real pictures: trains, serves, sorts; look at 
 	$(BIN)/pigeonholed demo $(ARGS)
 
 test: $(STAMP) ## all tests, two files at a time; ARGS='-k name' for some
-	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest $(TWO_AT_A_TIME) $(ARGS)
 
 test-postgres: $(STAMP) ## the tests of the whole program on Postgres: on a server of their own, or PIGEONHOLED_TEST_POSTGRES=URL
 	PIGEONHOLED_TEST_DATABASE=postgres PIGEONHOLED_TEST_KILLS=$(PG_KILLS) \
-		$(BIN)/python -m pytest -n 2 --dist loadfile $(ON_POSTGRES) $(ONE_WAY) $(ARGS)
+		$(BIN)/python -m pytest $(TWO_AT_A_TIME) $(ON_POSTGRES) $(ONE_WAY) $(ARGS)
 
 coverage: $(STAMP) ## fails unless tests take every branch of the protocol's modules, which pyproject.toml names
-	$(BIN)/python -m coverage run -m pytest -q -m "not slow" $(COVERAGE)
+	$(BIN)/python -m coverage erase
+	$(MAKE) --jobs 2 --output-sync coverage-1 coverage-2
+	$(BIN)/python -m coverage combine --quiet
 	$(BIN)/python -m coverage report
 
+coverage-1 coverage-2:
+	$(BIN)/python -m coverage run --parallel-mode -m pytest -q -m "not slow" $(COVERAGE_$(@:coverage-%=%))
+
 mutants: $(STAMP) ## for an hour: how many changes of those modules the same tests see: COUNT=200 SEED=1
-	$(BIN)/python tests/mutating.py --count $(COUNT) --seed $(SEED) $(COVERAGE)
+	$(BIN)/python tests/mutating.py --count $(COUNT) --seed $(SEED) $(COVERAGE_1) $(COVERAGE_2)
 
 lint: $(STAMP) ## style and types
 	$(BIN)/ruff check .

@@ -25,6 +25,17 @@ from pigeonholed.writer import Writer
 from records_of import ON_POSTGRES
 from servers import Server, shared_server
 
+LONGEST = (
+    "training/test_every_recipe.py", "crash/test_every_point.py", "integration/test_commands.py",
+    "integration/test_recovery.py", "protocol/test_conformance.py", "crash/test_pauses.py", "crash/test_errors.py",
+    "training/test_tuning.py", "crash/test_outages.py", "training/test_backbones.py", "training/test_importing.py",
+    "integration/test_demo.py", "crash/test_kill.py", "crash/test_poison.py", "unit/test_bench.py",
+    "integration/test_sidecars.py", "training/test_session.py", "training/test_publish.py",
+    "pipeline/test_pipeline.py", "integration/test_operations.py", "integration/test_copying.py",
+    "training/test_real_pictures.py", "training/test_transfer.py",
+)  # fmt: skip
+"""Files by the time that they take. Two processes share out whole files: a long one that comes last is waited for."""
+
 _LEFT_OUT = pytest.StashKey[Mapping[str, int]]()
 _OF_BOTH_KINDS = {"empty_url", "migrated_url"}
 
@@ -40,7 +51,9 @@ def migrated_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Under `make test-postgres`, leave out what is about SQLite's file, and what `make test` runs on both kinds."""
+    """The longest files come first; `make test-postgres` leaves out what is not for it, or runs on both kinds."""
+    ranks = {Path(__file__).parent / name: rank for rank, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: ranks.get(item.path, len(ranks)))
     if ON_POSTGRES:
         reasons = [_reason_to_leave_out(item) for item in items]
         config.stash[_LEFT_OUT] = Counter(reason for reason in reasons if reason is not None)

@@ -22,15 +22,15 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from arrivals import arriving
 from auditor import Dropped, audit
 from bundles import publish_tiny
 from running import environment, picture, until
@@ -112,25 +112,11 @@ class Load:
     root: Path
     rate_per_s: float
     dropped: list[Dropped] = field(default_factory=list)
-    broken: dict[bytes, bytes] = field(default_factory=dict)
     _serial: int = 0
-    _stop: threading.Event = field(default_factory=threading.Event)
 
-    @contextmanager
-    def coming(self) -> Iterator[None]:
+    def coming(self) -> AbstractContextManager[None]:
         """While this lasts, pictures come."""
-        self._stop.clear()
-        thread = threading.Thread(target=self._drop)
-        thread.start()
-        try:
-            yield
-        finally:
-            self._stop.set()
-            thread.join()
-
-    def _drop(self) -> None:
-        while not self._stop.wait(1 / self.rate_per_s):
-            self.drop_one()
+        return arriving(lambda _serial: self.drop_one(), self.rate_per_s)
 
     def drop_one(self) -> None:
         """The next picture; an inbox that is away gets none."""

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
+import functools
 import hashlib
 import json
 import os
+import secrets
 import shutil
 import signal
 import subprocess
@@ -25,8 +28,10 @@ import pytest
 
 from auditor import Dropped, audit
 from bundles import make_bundle
+from forking import Forked, shared_forker
 from mounts import another_mount
-from records_of import ON_POSTGRES, NotThere, read
+from pigeonholed.store import ModelStore
+from records_of import ON_POSTGRES, NotThere, ask, read
 from servers import plain, programs, shared_server
 
 CONFIG = """
@@ -112,6 +117,8 @@ class Workspace:
     mount: Path | None = None
     url: str | None = None
 
+    forks = True  # its commands are forks of a process that has imported everything, not started as they are typed
+
     @classmethod
     def make(
         cls,
@@ -124,11 +131,23 @@ class Workspace:
         variant: Variant = RENAMING,
         mount: Path | None = None,
         url: str | None = None,
+        new: bool = False,
     ) -> Workspace:
-        """A new one; its inbox is on `mount` where that is given, its database is SQLite's where `url` is not.
+        """One in which nothing was filed yet, though a daemon has served its model before.
 
-        Under `make test-postgres` each has a database on a server.
+        Args:
+            root: the working folder.
+            settle_s: of the inbox.
+            incomplete_s: of the inbox.
+            listen: where metrics are served.
+            more: further lines of the configuration.
+            variant: how files leave the inbox.
+            mount: where the inbox is, if not in the working folder.
+            url: of a database on a server, which is left as it is; else the database is SQLite's, or one on the server
+                of `make test-postgres`.
+            new: no daemon was ever here. The first one makes the database and tries the model, which takes a second.
         """
+        begun = url is None and not new
         url = shared_server().make_migrated() if url is None and ON_POSTGRES else url
         (root / "inbox").mkdir(parents=True)
         make_bundle(root / "staging", publish_into=root / "models")
@@ -139,7 +158,21 @@ class Workspace:
         if mount is not None:
             workspace.inbox.rmdir()
             workspace._link_inbox(mount)
+        if begun:
+            workspace._have_served()
         return workspace
+
+    def _have_served(self) -> None:
+        """Make the database as a daemon leaves it that has loaded the model, and no more."""
+        if self.url is None:
+            shutil.copy(_migrated_file(), self.database)
+            ask(self.database, "UPDATE identity SET id = ?", secrets.token_hex(16))
+        tiny = ModelStore(self.root / "models").open("tiny", 1)
+        ask(
+            self.database,
+            "INSERT INTO models (name, version, digest, labels, loaded_at) VALUES (?, ?, ?, ?, ?)",
+            *("tiny", 1, tiny.digest, json.dumps(tiny.labels), "2026-01-01 00:00:00"),
+        )
 
     def copy(self, root: Path) -> Workspace:
         """The same in another folder, as long as its inbox is empty; much faster than making one."""
@@ -228,8 +261,13 @@ class Workspace:
             environ: variables beside those of `environment()`.
             before: a command that starts it, such as `unprivileged()`.
         """
+        arguments = (*arguments, *(("--config", str(self.config)) if configured else ()))
+        if self.forks and not before:
+            return shared_forker().type(
+                self.root, *arguments, environ=environment() | dict(environ or {}), timeout_s=timeout_s
+            )
         return subprocess.run(
-            [*before, *self.command(*arguments), *(("--config", str(self.config)) if configured else ())],
+            [*before, *self.command(*arguments)],
             check=False,
             capture_output=True,
             text=True,
@@ -244,14 +282,16 @@ class Workspace:
         """A running daemon; at the end it is killed if it still runs. What it writes to stdout goes to `daemon.out`."""
         log = self.root / "daemon.log"
         said_before = log.stat().st_size if log.exists() else 0
+        process: subprocess.Popen[bytes] | Forked
+        command = ("run", *arguments, "--config", str(self.config))
+        variables = environment() | dict(environ or {})
         with log.open("ab") as stream, (self.root / "daemon.out").open("ab") as out:
-            process = subprocess.Popen(
-                self.command("run", *arguments, "--config", str(self.config)),
-                stdout=out,
-                stderr=stream,
-                cwd=self.root,
-                env=environment() | dict(environ or {}),
-            )
+            if self.forks:
+                process = shared_forker().begin(self.root, *command, environ=variables, streams=(out.name, stream.name))
+            else:
+                process = subprocess.Popen(
+                    self.command(*command), stdout=out, stderr=stream, cwd=self.root, env=variables
+                )
         try:
             yield Running(process, log, _read_to=said_before)
         finally:
@@ -299,7 +339,7 @@ def working(root: Path, variant: Variant, **options: Any) -> Iterator[Workspace]
 class Running:
     """A daemon in a process of its own."""
 
-    process: subprocess.Popen[bytes]
+    process: subprocess.Popen[bytes] | Forked
     log: Path
     _events: list[dict[str, object]] = field(default_factory=list)
     _read_to: int = 0
@@ -339,6 +379,19 @@ class Running:
         """Ask it to end, as systemd does; its exit code."""
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(deadline_s)
+
+
+@functools.cache
+def _migrated_file() -> Path:
+    """An SQLite database of the newest schema, to be copied: that is faster than migrating each."""
+    from pigeonholed import database
+
+    folder = Path(tempfile.mkdtemp(prefix="pigeonholed-schema-"))
+    atexit.register(shutil.rmtree, folder)
+    engine = database.connect(f"sqlite:///{folder / 'pigeonholed.db'}")
+    database.upgrade(engine)
+    engine.dispose()
+    return folder / "pigeonholed.db"
 
 
 def environment() -> dict[str, str]:

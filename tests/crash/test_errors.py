@@ -62,9 +62,10 @@ def forker() -> Iterator[Forker]:
 
 @pytest.fixture(scope="module", params=VARIANTS, ids=str)
 def mould(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspace]:
-    """What each fault starts from: an empty inbox and a model, no database yet."""
+    """What each fault starts from: an empty inbox and a model; no database yet, where a start can fail."""
     batching = "[batching]\nmax_batch_size = 4\n"
-    with working(tmp_path_factory.mktemp("error"), request.param, incomplete_s=0.0, more=batching) as workspace:
+    folder, new = tmp_path_factory.mktemp("error"), SOAK or FAULT is not None  # else nothing fails at the start
+    with working(folder, request.param, incomplete_s=0.0, more=batching, new=new) as workspace:
         yield workspace
 
 

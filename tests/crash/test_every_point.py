@@ -36,7 +36,8 @@ def mould(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     """What each kill starts from: an empty inbox and a model, no database yet."""
     # Small batches, so that turns overlap as they do under load.
     batching = "[batching]\nmax_batch_size = 4\n"
-    with working(tmp_path_factory.mktemp("point"), request.param, incomplete_s=0.0, more=batching) as workspace:
+    folder = tmp_path_factory.mktemp("point")
+    with working(folder, request.param, incomplete_s=0.0, more=batching, new=True) as workspace:
         yield workspace
 
 

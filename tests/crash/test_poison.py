@@ -26,6 +26,8 @@ LONG = pytest.mark.skipif(
 class Ward(Workspace):
     """A working folder whose daemon has a decoder that some files kill."""
 
+    forks = False
+
     def command(self, *arguments: str) -> list[str]:
         return [sys.executable, poisoned.__file__, *arguments]
 

@@ -114,7 +114,7 @@ def forker() -> Iterator[Forker]:
 
 @pytest.fixture(params=FILING, ids=str)
 def workspace(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Workspace]:
-    with working(tmp_path / "place", request.param, incomplete_s=0.0) as workspace:
+    with working(tmp_path / "place", request.param, incomplete_s=0.0, new=True) as workspace:
         yield workspace
 
 

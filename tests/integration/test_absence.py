@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import threading
 from pathlib import Path
 
 import pytest
 
+from arrivals import arriving
 from records_of import change
 from running import Workspace, picture, until
 
@@ -19,33 +19,19 @@ def workspace(tmp_path: Path) -> Workspace:
 
 @pytest.mark.slow
 def test_output_that_goes_away_under_load_and_comes_back_loses_nothing(workspace: Workspace) -> None:
-    done = threading.Event()
-
-    def drop() -> None:
-        serial = 0
-        while not done.wait(0.002):
-            workspace.drop(f"{serial}.png", picture(220, 60, 40, serial))
-            serial += 1
-
     def waiting() -> bool:
         """A stage that still waits since the last time does not say so again."""
         events = [event["event"] for event in daemon.events()]
         return events.count("stage_blocked") > events.count("stage_recovered")
 
-    thread = threading.Thread(target=drop)
     with workspace.serving() as daemon:
         daemon.await_event("service_ready")
-        thread.start()
-        try:
+        with arriving(lambda serial: workspace.drop(f"{serial}.png", picture(220, 60, 40, serial)), 300):
             for turn in range(5):
                 until(lambda turn=turn: workspace.filed() > 20 * (turn + 1), "some to be filed")  # type: ignore[misc]
                 workspace.output.rename(workspace.root / "away")
-
                 until(waiting, "the output to be missed")
                 (workspace.root / "away").rename(workspace.output)
-        finally:
-            done.set()
-            thread.join()
         until(lambda: workspace.filed() == len(workspace.dropped), "all filed")
         assert daemon.terminate() == 0
         assert not any(event["event"] == "file_lost" for event in daemon.events())

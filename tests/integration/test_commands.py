@@ -51,6 +51,12 @@ RED, BLUE, GREY = (200, 40, 40), (40, 40, 200), (120, 120, 120)
 # -- a workspace and what is in it ------------------------------------------------------------------------------------
 
 
+class Typed(Workspace):
+    """A working folder whose commands are started as they are typed, with all that Python does before them."""
+
+    forks = False
+
+
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store with two models, to be copied."""
@@ -70,7 +76,7 @@ def furnish(root: Path, models: Path, config: str = CONFIG) -> Workspace:
     (root / "inbox").mkdir(parents=True)
     shutil.copytree(models, root / "models")
     (root / "pigeonholed.toml").write_text(config)
-    workspace = Workspace(root)
+    workspace = Typed(root)
     workspace.drop("first.png", picture(*RED, seed=0))
     return workspace
 
@@ -177,7 +183,7 @@ def test_all_faults_of_a_configuration_are_told_in_one_go_and_passwords_never(wo
 
 
 def test_no_configuration_anywhere_names_the_places_and_the_way_out(tmp_path: Path) -> None:
-    done = Workspace(tmp_path).run("run", configured=False, environ={"HOME": str(tmp_path), "XDG_CONFIG_HOME": ""})
+    done = Typed(tmp_path).run("run", configured=False, environ={"HOME": str(tmp_path), "XDG_CONFIG_HOME": ""})
     assert done.returncode == 78
     told = complaint(done)
     for word in (f"{tmp_path}/pigeonholed.toml", f"{tmp_path}/.config/", "/etc/pigeonholed", "--config", "init"):
@@ -193,7 +199,7 @@ def test_configuration_that_was_named_and_is_missing_is_never_replaced_by_anothe
 
 def test_first_found_configuration_wins_and_flag_goes_before_environment_before_file(tmp_path: Path) -> None:
     """Each place names a store of its own; the listing tells which one it was."""
-    work = Workspace(tmp_path / "work")
+    work = Typed(tmp_path / "work")
     places = {"flag": work.root, "variable": tmp_path / "b", "here": work.root, "user": tmp_path / "c/pigeonholed"}
     for name, folder in places.items():
         folder.mkdir(parents=True, exist_ok=True)
@@ -974,7 +980,7 @@ def gallery(tmp_path_factory: pytest.TempPathFactory, models: Path) -> Workspace
     os.mkfifo(root / "pics/pipe.png")
     (root / "pics/dangling.png").symlink_to("nowhere")
     (root / "pics/link.png").symlink_to("red.png")  # a service takes regular files only
-    return Workspace(root)
+    return Typed(root)
 
 
 def test_classify_writes_one_object_a_line_and_touches_nothing(gallery: Workspace) -> None:
@@ -1101,7 +1107,7 @@ def test_database_is_made_and_named_by_its_schema(workspace: Workspace) -> None:
 
 
 def test_init_makes_a_folder_that_check_understands_and_never_overwrites_one(tmp_path: Path) -> None:
-    work = Workspace(tmp_path)
+    work = Typed(tmp_path)
     made = work.run("init", "new/folder", configured=False)
     assert (made.returncode, made.stderr) == (0, "")
     folder = tmp_path / "new/folder"
@@ -1170,9 +1176,9 @@ def test_wrong_usage_exits_2_and_points_to_the_help(arguments: list[str]) -> Non
 
 
 def test_help_and_version_come_out_of_a_real_process_on_stdout(tmp_path: Path) -> None:
-    bare = Workspace(tmp_path).run(configured=False)
+    bare = Typed(tmp_path).run(configured=False)
     assert "Commands:" in bare.stdout + bare.stderr
-    version = Workspace(tmp_path).run("--version", configured=False)
+    version = Typed(tmp_path).run("--version", configured=False)
     assert (version.returncode, version.stderr) == (0, "")
     assert re.search(r"\d+\.\d+\.\d+", version.stdout)
     assert list(tmp_path.iterdir()) == []

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import signal
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
 
+from arrivals import arriving
 from gauges import Scraped, counted
 from running import HOSTILE, KEEPING, RENAMING, Running, Variant, Workspace, drop_twenty, picture, until, working
 
@@ -32,25 +32,14 @@ def scrape(daemon: Running) -> Scraped:
     return Scraped.of(text)
 
 
-@contextmanager
-def load(workspace: Workspace) -> Iterator[None]:
+def load(workspace: Workspace) -> AbstractContextManager[None]:
     """Files keep arriving while the block runs, some of them broken, some under names that are taken."""
-    done = threading.Event()
 
-    def drop() -> None:
-        serial = 0
-        while not done.wait(0.002):
-            data = b"no picture %d" % serial if serial % 7 == 0 else picture(220, 60, 40, serial)
-            workspace.drop(f"{serial if workspace.variant.inbox_keeps else serial % 50}.png", data)
-            serial += 1
+    def drop(serial: int) -> None:
+        data = b"no picture %d" % serial if serial % 7 == 0 else picture(220, 60, 40, serial)
+        workspace.drop(f"{serial if workspace.variant.inbox_keeps else serial % 50}.png", data)
 
-    thread = threading.Thread(target=drop)
-    thread.start()
-    try:
-        yield
-    finally:
-        done.set()
-        thread.join()
+    return arriving(drop, 300)
 
 
 def test_sum_holds_at_every_scrape_under_load_over_a_kill_and_at_rest(workspace: Workspace) -> None:

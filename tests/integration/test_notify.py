@@ -125,6 +125,7 @@ def test_life_of_the_unit_from_start_to_stop(workspace: Workspace, systemd: Syst
 def test_stage_that_hangs_lets_the_watchdog_starve_and_one_that_the_kernel_holds_does_not(
     workspace: Workspace, systemd: Systemd
 ) -> None:
+    workspace.forks = False
     workspace.command = lambda *arguments: [sys.executable, hanging.__file__, *arguments]  # type: ignore[method-assign]
     hang, kernel = workspace.root / hanging.HANG, workspace.root / hanging.KERNEL
     kernel.touch()

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from arrivals import arriving
 from bundles import make_bundle
 from running import Workspace, picture, until
 
@@ -35,24 +35,6 @@ def drop_many(workspace: Workspace, number: int, first: int = 0) -> None:
         assert workspace.drop(f"{'ab'[serial % 2]}/{serial}.png", picture(220, 60, 40, serial))
 
 
-@contextmanager
-def load(workspace: Workspace, first: int) -> Iterator[None]:
-    """Files keep arriving while the block runs."""
-    done = threading.Event()
-
-    def drop() -> None:
-        serial = first
-        while not done.wait(0.01):
-            workspace.drop(f"live/{serial}.png", picture(40, 60, 220, serial))
-            serial += 1
-
-    thread = threading.Thread(target=drop)
-    thread.start()
-    yield
-    done.set()
-    thread.join()
-
-
 @pytest.mark.slow
 def test_undo_of_a_hundred_files_under_load_then_release_puts_each_through_once_more(workspace: Workspace) -> None:
     drop_many(workspace, 100)
@@ -60,7 +42,7 @@ def test_undo_of_a_hundred_files_under_load_then_release_puts_each_through_once_
         daemon.await_event("service_ready")
         until(lambda: count(workspace, "filed") == 100, "100 filed")
         hundred = {path for (path,) in rows(workspace, "SELECT source_path FROM images WHERE status = 'filed'")}
-        with load(workspace, 1000):
+        with arriving(lambda serial: workspace.drop(f"live/{serial}.png", picture(40, 60, 220, 1000 + serial)), 100):
             done = workspace.run("undo", "--since", "2020-01-01T00:00")
             assert done.returncode == 0, done.stderr
             back = count(workspace, "returned")

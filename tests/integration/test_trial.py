@@ -182,7 +182,7 @@ def test_child_confines_itself(bundle: Bundle, child: Path) -> None:
 
 def test_version_that_has_served_is_not_tried_again(tmp_path: Path) -> None:
     """A restart costs no trial: the second start serves although every trial would fail."""
-    workspace = Workspace.make(tmp_path)
+    workspace = Workspace.make(tmp_path, new=True)
     with workspace.serving() as daemon:
         daemon.await_event("service_ready")
         assert daemon.terminate() == 0

@@ -43,6 +43,7 @@ def pictures(count: int) -> Iterator[bytes]:
 )
 def test_burst_is_filed_though_most_events_are_dropped(tmp_path: Path, queue: int) -> None:
     workspace = Workspace.make(tmp_path, settle_s=0.2, listen="127.0.0.1:0")
+    workspace.forks = False  # its memory is looked at
     # Beyond the patience of this test, so that it is the overflow that makes the daemon scan.
     workspace.config.write_text(workspace.config.read_text().replace("rescan_s = 0.5", "rescan_s = 3600"))
     for folder in range(FOLDERS):

@@ -9,16 +9,16 @@ from __future__ import annotations
 import os
 import signal
 import sqlite3
-import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from itertools import cycle
 from pathlib import Path
 
 import pytest
 
+from arrivals import arriving
 from bundles import make_bundle
 from gauges import MB, Record, Scraped, filed_at, open_files, percentile, resident_bytes, sampling, told
 from pigeonholed.control import ask
@@ -98,28 +98,12 @@ class Ordeal:
     def _await_ready(self, times: int) -> None:
         until(lambda: self._ready() >= times, "the service to be ready", 120, every_s=0.2)
 
-    @contextmanager
-    def load(self) -> Iterator[None]:
-        """Files keep coming at `RATE_PER_S`, however long each takes to be dropped."""
-        done = threading.Event()
-
-        def drop() -> None:
-            started_s = time.monotonic()
-            serial = 0
-            while not done.wait(max(0.0, started_s + serial / RATE_PER_S - time.monotonic())):
-                data = b"no picture %d" % serial if serial % 50 == 7 else picture(220, 60, 40, serial)
-                name = f"{serial % 20}/{serial}.png"
-                self.dropped_at[name] = time.time()
-                self.workspace.drop(name, data)
-                serial += 1
-
-        thread = threading.Thread(target=drop)
-        thread.start()
-        try:
-            yield
-        finally:
-            done.set()
-            thread.join()
+    def drop(self, serial: int) -> None:
+        """A picture, or what is none."""
+        data = b"no picture %d" % serial if serial % 50 == 7 else picture(220, 60, 40, serial)
+        name = f"{serial % 20}/{serial}.png"
+        self.dropped_at[name] = time.time()
+        self.workspace.drop(name, data)
 
     def suffer(self) -> float:
         """A fault every ten seconds, all kinds in turn; when the last life began, in seconds from the start."""
@@ -145,7 +129,8 @@ class Ordeal:
 
 
 def test_faults_for_a_long_time_lose_nothing_and_leave_nothing_behind(tmp_path: Path) -> None:
-    workspace = Workspace.make(tmp_path, listen="127.0.0.1:0")
+    workspace = Workspace.make(tmp_path, listen="127.0.0.1:0", new=True)
+    workspace.forks = False  # its memory is looked at
     make_bundle(workspace.root / "second", publish_into=workspace.root / "models")
     ordeal = Ordeal(workspace)
     ordeal.begin()
@@ -155,7 +140,7 @@ def test_faults_for_a_long_time_lose_nothing_and_leave_nothing_behind(tmp_path: 
         sampling(lambda: _or_zero(ordeal.daemon.process.pid), 0.5) as descriptors,
         sampling(lambda: wal.stat().st_size if wal.exists() else 0, 0.5) as journal,
     ):
-        with ordeal.load():
+        with arriving(ordeal.drop, RATE_PER_S):
             last_life_s = ordeal.suffer()
         until(lambda: workspace.filed() == len(workspace.dropped), "all to be filed", 120, every_s=0.5)
     at = Scraped.of(ordeal.daemon.fetch("/metrics")[1])

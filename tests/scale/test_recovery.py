@@ -31,6 +31,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800 if SCALE > 0 else 120)]
 class Stage(Workspace):
     """A workspace whose daemon can be held up."""
 
+    forks = False
     held_up = True
 
     def command(self, *arguments: str) -> list[str]:

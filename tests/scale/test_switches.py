@@ -6,16 +6,14 @@ The suite switches 60 times; PIGEONHOLED_TEST_SOAK=1 (`make soak`) 500 times, an
 
 from __future__ import annotations
 
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 
 import pytest
 
+from arrivals import arriving
 from bundles import make_bundle
 from gauges import MB, Scraped, filed_at, open_files, percentile, resident_bytes, told
 from pigeonholed.control import ask
@@ -44,8 +42,8 @@ class Switching:
     resident: list[int] = field(default_factory=list)
     descriptors: list[int] = field(default_factory=list)
 
-    def drop(self) -> None:
-        """One more picture."""
+    def drop(self, _serial: int = 0) -> None:
+        """One more picture, whatever was dropped before."""
         serial = len(self.workspace.dropped)
         data = picture(220, 60, 40, serial)
         self.dropped_at[f"{serial}.png"] = time.time()
@@ -53,23 +51,6 @@ class Switching:
 
     def await_all(self) -> None:
         until(lambda: self.workspace.filed() == len(self.workspace.dropped), "all to be filed", 120, every_s=0.05)
-
-    @contextmanager
-    def load(self, pause_s: float) -> Iterator[None]:
-        """Files keep coming."""
-        done = threading.Event()
-
-        def drop() -> None:
-            while not done.wait(pause_s):
-                self.drop()
-
-        thread = threading.Thread(target=drop)
-        thread.start()
-        try:
-            yield
-        finally:
-            done.set()
-            thread.join()
 
     def switch(self, turn: int, deadline_s: float = 60.0) -> float:
         """Make the other version current; how long it took until it served."""
@@ -111,6 +92,7 @@ class Switching:
 @pytest.fixture
 def workspace(tmp_path: Path) -> Workspace:
     workspace = Workspace.make(tmp_path, listen="127.0.0.1:0")
+    workspace.forks = False  # its memory is looked at
     make_bundle(workspace.root / "second", labels=LABELS[2], publish_into=workspace.root / "models")
     (workspace.root / "models/tiny/CURRENT").write_text("1\n")
     return workspace
@@ -131,7 +113,7 @@ def test_switches_under_load_name_the_version_that_answered_and_leave_nothing_be
         for _ in range(WARM_UP_FILES):
             switching.drop()
         switching.await_all()
-        with switching.load(pause_s=0.004):
+        with arriving(switching.drop, 200):
             quiet_ends_s = time.monotonic() + QUIET_S
             until(lambda: time.monotonic() >= quiet_ends_s, "the quiet to end", 2 * QUIET_S)
             quiet_ends = len(workspace.dropped)
@@ -165,7 +147,7 @@ def test_switches_with_keras_take_seconds_and_bounded_memory(workspace: Workspac
         daemon.await_event("service_ready", 120)
         switching = Switching(workspace, daemon)
         with_trial_s = switching.switch(1)
-        with switching.load(pause_s=0.02):
+        with arriving(switching.drop, 50):
             times_s = [switching.switch(turn) for turn in range(2, 31)]
         at = switching.finish()
     grown = switching.resident[-1] - switching.resident[0]
