@@ -55,7 +55,7 @@ def mutated(data: bytes, random_: random.Random) -> bytes:
 
 def outcome(folder: Path, what: str) -> str:
     """`loaded` or `refused`; anything else fails, and names its seed."""
-    started_s = time.monotonic()
+    started_s = time.process_time()  # a machine that does other things is no fault; for what hangs there is a timeout
     try:
         tried.examine(Bundle.open(folder), kind="openvino", device="cpu", max_batch_size=2)
         answer = "loaded"
@@ -66,7 +66,7 @@ def outcome(folder: Path, what: str) -> str:
     except BaseException as error:
         answer = f"{type(error).__name__}: {error}"
     assert answer in ("loaded", "refused"), f"{what}: {answer}"
-    assert time.monotonic() - started_s < LONGEST_S, f"{what} took too long"
+    assert time.process_time() - started_s < LONGEST_S, f"{what} took too long"
     return answer
 
 
@@ -116,7 +116,7 @@ def test_mutated_network_is_read_or_refused(tmp_path: Path) -> None:
     seed, outcomes, ends_s = FIRST_SEED, {"read": 0, "refused": 0}, time.monotonic() + SECONDS / 2
     while time.monotonic() < ends_s or seed < FIRST_SEED + 100:
         whole, read = readers[seed % len(readers)]
-        started_s = time.monotonic()
+        started_s = time.process_time()
         try:
             read(mutated(whole, random.Random(seed)))
             outcomes["read"] += 1
@@ -124,7 +124,7 @@ def test_mutated_network_is_read_or_refused(tmp_path: Path) -> None:
             outcomes["refused"] += 1
         except BaseException as error:
             raise AssertionError(f"PIGEONHOLED_TEST_SEED={seed}") from error
-        assert time.monotonic() - started_s < LONGEST_S, f"PIGEONHOLED_TEST_SEED={seed} took too long"
+        assert time.process_time() - started_s < LONGEST_S, f"PIGEONHOLED_TEST_SEED={seed} took too long"
         seed += 1
     print(outcomes, "next seed", seed)
     assert all(outcomes.values())
