@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter, deque
+from functools import cache
 from typing import TYPE_CHECKING
 
 import structlog
@@ -50,14 +51,17 @@ class Reporter:
         placements: Counter[tuple[str, Placement]] = Counter()
         labels: Counter[tuple[str, str]] = Counter()
         said: dict[str, list[Prediction]] = {}
+        # Found once for a batch: that takes longer than the observation.
+        ended_s = cache(lambda inbox: self._metrics.end_to_end_seconds.labels(inbox).observe)
+        sure_of = cache(lambda model: self._metrics.confidence_ratio.labels(model).observe)
         for plan in plans:
             inbox = plan.arrival.file.inbox
             placements[inbox, plan.placement] += 1
-            self._metrics.end_to_end_seconds.labels(inbox).observe(now_s - plan.arrival.seen_s)
+            ended_s(inbox)(now_s - plan.arrival.seen_s)
             if plan.prediction is not None:
                 labels[inbox, plan.prediction.label] += 1
                 said.setdefault(inbox, []).append(plan.prediction)
-                self._metrics.confidence_ratio.labels(plan.prediction.model).observe(plan.prediction.confidence)
+                sure_of(plan.prediction.model)(plan.prediction.confidence)
             elif plan.reason is not None:
                 self._metrics.images_rejected_total.labels(inbox, plan.reason).inc()
                 log.info(
