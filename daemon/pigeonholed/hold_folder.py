@@ -35,6 +35,11 @@ def parse_held(name: str) -> tuple[int, str] | None:
     return (int(found[1]), found[2]) if found else None
 
 
+def probe_name(token: str) -> str:
+    """The name of an empty file that is moved into the folder of a batch, to see whether it can be (`probing`)."""
+    return f".pigeonholed-{token}.probe"
+
+
 class HoldFolder:
     """Holds the originals of one inbox, in a folder for each batch.
 
@@ -125,6 +130,7 @@ class HoldFolder:
         self.close()
         if self.beside:
             with contextlib.suppress(OSError), _opened_root(self.root, private=self._private) as root:
+                _remove_probe(token, root)
                 os.rmdir(token, dir_fd=root)
 
     def remove_root(self) -> None:
@@ -162,6 +168,14 @@ class HoldFolder:
                 with contextlib.suppress(FileExistsError):
                     os.mkdir(token, 0o700, dir_fd=root)
             return os.open(token, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=root)
+
+
+def _remove_probe(token: str, root: int) -> None:
+    """Of a process that died before it could; ours has no bytes, and whatever has is not removed."""
+    name = os.path.join(token, probe_name(token))
+    with contextlib.suppress(OSError):
+        if os.stat(name, dir_fd=root, follow_symlinks=False).st_size == 0:
+            os.unlink(name, dir_fd=root)
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ import structlog
 
 from pigeonholed.copy_custody import Copying
 from pigeonholed.custody import Custody, Ingested, Renaming
-from pigeonholed.hold_folder import HoldFolder
+from pigeonholed.hold_folder import HoldFolder, probe_name
 from pigeonholed.memory import Memory
 from pigeonholed.originals import Held, InPlace
 from pigeonholed.output import OutputRefused
@@ -60,7 +60,7 @@ def choose(inbox: InboxSettings, output: Output, ledger: Ledger) -> Custody:
 def _try(inbox: str, hold: HoldFolder) -> None:
     """Rename a file of our own into the hold folder."""
     token = secrets.token_hex(8)
-    name = f".pigeonholed-{token}.probe"
+    name = probe_name(token)
     probe = os.path.join(inbox, name)
     try:
         folder = hold.folder(token)

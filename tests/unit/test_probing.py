@@ -13,7 +13,7 @@ import pytest
 from helpers import FakeLedger, make_arrival, make_tree, read_tree
 from pigeonholed.copy_custody import Copying
 from pigeonholed.custody import Custody, Renaming
-from pigeonholed.hold_folder import HOLD, HoldFolder
+from pigeonholed.hold_folder import HOLD, HoldFolder, probe_name
 from pigeonholed.output import Output, OutputRefused
 from pigeonholed.patience import Patience
 from pigeonholed.probing import Probed, choose
@@ -50,6 +50,16 @@ def test_inbox_on_another_mount_is_copied_from_and_nothing_stays_of_the_trial(
 ) -> None:
     assert isinstance(_choose(_inbox(other_mount), output), Copying)
     assert read_tree(other_mount) == {}
+
+
+def test_probe_of_a_process_that_was_killed_is_removed_and_nothing_that_has_bytes(
+    other_mount: Path, output: Output
+) -> None:
+    stale, other = "00112233445566aa", "00112233445566bb"
+    make_tree(other_mount, {HOLD: {stale: {probe_name(stale): b""}, other: {probe_name(other): b"somebody's"}}})
+    (other_mount / HOLD).chmod(0o700)
+    assert isinstance(_choose(_inbox(other_mount), output), Copying)
+    assert read_tree(other_mount) == {HOLD: {other: {probe_name(other): b"somebody's"}}}
 
 
 def test_inbox_on_another_mount_with_a_hold_folder_of_somebody_else_is_refused(
