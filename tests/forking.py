@@ -10,6 +10,7 @@ import atexit
 import functools
 import gc
 import json
+import math
 import os
 import pkgutil
 import select
@@ -80,7 +81,9 @@ class Forked:
         if self.returncode is None:
             process = os.pidfd_open(self.pid)  # it stays that process until it is reaped
             try:
-                if select.select([process], [], [], timeout_s)[0]:
+                ended = select.poll()  # unlike `select` it takes descriptors beyond 1023
+                ended.register(process, select.POLLIN)
+                if ended.poll(None if timeout_s is None else math.ceil(timeout_s * 1000)):
                     self.returncode = self._forker.reap(self.pid)
             finally:
                 os.close(process)
