@@ -10,7 +10,6 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
 
 from pigeonholed import companion_rows, tables
 from pigeonholed.images import Status
@@ -150,14 +149,13 @@ class _Steps:
     """Each change, prepared for one kind of database."""
 
     def __init__(self, dialect: Dialect) -> None:
-        insert: Any = postgresql.insert if dialect.name == "postgresql" else sqlite.insert
         images = tables.images
         filed = sa.update(images).where(images.c.id == sa.bindparam("b_id"), images.c.status == Status.FILED.value)
         self.gone = Prepared.compile(
             filed.values(status=Status.VANISHED.value, detail=sa.bindparam("b_detail")), dialect
         )
         self.moved = Prepared.compile(filed.values(destination=sa.bindparam("b_destination")), dialect)
-        self.found = Prepared.compile(insert(images).on_conflict_do_nothing(), dialect, _FOUND)
+        self.found = Prepared.inserting(images, dialect, _FOUND)
         self.companion_followed = Prepared.compile(companion_rows.follow(), dialect)
 
 

@@ -10,14 +10,13 @@ import errno
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
 
 from pigeonholed import tables
 from pigeonholed.database import READS, unavailable
 from pigeonholed.images import IN_FLIGHT, Original, Placement, Status
 from pigeonholed.postgres import passes
 from pigeonholed.reading import MANY, read
-from pigeonholed.statements import Prepared
+from pigeonholed.statements import Prepared, insert_of
 from pigeonholed.writer import Change
 
 if TYPE_CHECKING:
@@ -112,7 +111,7 @@ def _originals(inbox: str, hashes: Sequence[str]) -> sa.Select[Any]:
 def _know(dialect: Dialect) -> Prepared:
     """What stands, of the rows of an inbox between two ids."""
     images, contents = tables.images, tables.contents
-    insert: Any = postgresql.insert if dialect.name == "postgresql" else sqlite.insert
+    insert = insert_of(dialect)
     standing = sa.select(images.c.inbox, images.c.sha256, images.c.id).where(
         images.c.id > sa.bindparam("b_from"),
         images.c.id <= sa.bindparam("b_to"),

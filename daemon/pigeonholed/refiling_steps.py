@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
 
 from pigeonholed import tables
 from pigeonholed.companion_rows import follow
@@ -22,7 +21,6 @@ class RefilingSteps:
     """Each step, prepared for one kind of database. Running one twice is the same as running it once."""
 
     def __init__(self, dialect: Dialect) -> None:
-        insert: Any = postgresql.insert if dialect.name == "postgresql" else sqlite.insert
         images, refilings, predictions = tables.images, tables.refilings, tables.predictions
         this = images.c.id == sa.bindparam("b_id")
         filed, planned = (images.c.status == status.value for status in (Status.FILED, Status.PLANNED))
@@ -31,12 +29,8 @@ class RefilingSteps:
             given: dict[str, Any] = {name: sa.bindparam(f"b_{name}") for name in columns}
             return Prepared.compile(sa.update(images).where(this, where).values(**given, **constants), dialect)
 
-        def inserted(table: sa.Table) -> Prepared:
-            names = tuple(column.name for column in table.columns)
-            return Prepared.compile(insert(table).on_conflict_do_nothing(), dialect, names)
-
         self.renew = updated(filed, *_SAID, "filed_at")
-        self.intend = inserted(refilings)
+        self.intend = Prepared.inserting(refilings, dialect)
         self.plan = updated(sa.or_(filed, planned), *_SAID, "destination", status=Status.PLANNED.value)
         self.redirect = updated(planned, "destination")
         self.filed = updated(planned, "filed_at", status=Status.FILED.value)
@@ -47,5 +41,5 @@ class RefilingSteps:
         self.unpredict = Prepared.compile(
             sa.delete(predictions).where(predictions.c.image_id == sa.bindparam("b_id")), dialect
         )
-        self.predict = inserted(predictions)
+        self.predict = Prepared.inserting(predictions, dialect)
         self.follow = Prepared.compile(follow(), dialect)

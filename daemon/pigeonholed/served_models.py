@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
 
 from pigeonholed import tables
 from pigeonholed.database import DatabaseUnavailable
@@ -35,8 +34,7 @@ class ServedModels:
     def __init__(self, engine: Engine, writer: Writer) -> None:
         self._engine = engine
         self._writer = writer
-        insert: Any = postgresql.insert if engine.dialect.name == "postgresql" else sqlite.insert
-        self._loaded = Prepared.compile(insert(tables.models).on_conflict_do_nothing(), engine.dialect, _LOADED)
+        self._loaded = Prepared.inserting(tables.models, engine.dialect, _LOADED)
 
     def record(self, name: str, version: int, digest: str, labels: Sequence[str]) -> None:
         """Record that a version was loaded: one row each time."""

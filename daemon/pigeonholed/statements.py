@@ -10,11 +10,19 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from sqlalchemy.dialects import postgresql, sqlite
+
 if TYPE_CHECKING:
+    import sqlalchemy as sa
     from sqlalchemy.engine import Connection, Dialect
     from sqlalchemy.sql import ClauseElement
 
 Row = Mapping[str, Any]
+
+
+def insert_of(dialect: Dialect) -> Any:
+    """The `insert` of a kind of database that can say what becomes of a row that is there already."""
+    return postgresql.insert if dialect.name == "postgresql" else sqlite.insert
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +56,12 @@ class Prepared:
         given = {name: parameter.value for name, parameter in compiled.binds.items() if not parameter.required}
         constants = {name: adapt[name](value) if name in adapt else value for name, value in given.items()}
         return cls(str(compiled), names, constants, adapt, compiled.positiontup is not None)
+
+    @classmethod
+    def inserting(cls, table: sa.Table, dialect: Dialect, columns: Iterable[str] = ()) -> Prepared:
+        """Compile what inserts rows and leaves those alone that are there; all columns where none are named."""
+        names = tuple(columns) or tuple(column.name for column in table.columns)
+        return cls.compile(insert_of(dialect)(table).on_conflict_do_nothing(), dialect, names)
 
     def execute(self, connection: Connection, rows: Iterable[Row]) -> None:
         """Run it for every row; each names every parameter that is no constant."""

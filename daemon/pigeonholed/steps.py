@@ -6,11 +6,10 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
 
 from pigeonholed import tables
 from pigeonholed.images import STAYS, Status
-from pigeonholed.statements import Prepared
+from pigeonholed.statements import Prepared, insert_of
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Dialect
@@ -59,7 +58,7 @@ class Steps:
     """Each step, prepared for one kind of database. Running one twice is the same as running it once."""
 
     def __init__(self, dialect: Dialect) -> None:
-        insert: Any = postgresql.insert if dialect.name == "postgresql" else sqlite.insert
+        insert = insert_of(dialect)
         images, holds = tables.images, tables.holds
         this = images.c.id == sa.bindparam("b_id")
         mine = sa.and_(this, images.c.token == sa.bindparam("b_token"))
@@ -72,8 +71,7 @@ class Steps:
             return Prepared.compile(statement, dialect)
 
         def inserted(table: sa.Table, *columns: str) -> Prepared:
-            names = columns or tuple(column.name for column in table.columns)
-            return Prepared.compile(insert(table).on_conflict_do_nothing(), dialect, names)
+            return Prepared.inserting(table, dialect, columns)
 
         self.claim = inserted(images, *_CLAIMED)
         self.predict = inserted(tables.predictions)
