@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from sqlalchemy.engine import Engine
 
+import running
 from helpers import FakeClock
 from mounts import another_mount
 from pigeonholed import database
@@ -41,13 +42,9 @@ _OF_BOTH_KINDS = {"empty_url", "migrated_url"}
 
 
 @pytest.fixture(scope="session")
-def migrated_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An SQLite database of the newest schema, to be copied: that is faster than migrating each."""
-    file = tmp_path_factory.mktemp("schema") / "empty.db"
-    engine = database.connect(f"sqlite:///{file}")
-    database.upgrade(engine)
-    engine.dispose()
-    return file
+def migrated_file() -> Path:
+    """An SQLite database of the newest schema, to be copied."""
+    return running.migrated_file()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

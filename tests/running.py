@@ -165,7 +165,7 @@ class Workspace:
     def _have_served(self) -> None:
         """Make the database as a daemon leaves it that has loaded the model, and no more."""
         if self.url is None:
-            shutil.copy(_migrated_file(), self.database)
+            shutil.copy(migrated_file(), self.database)
             ask(self.database, "UPDATE identity SET id = ?", secrets.token_hex(16))
         tiny = ModelStore(self.root / "models").open("tiny", 1)
         ask(
@@ -382,7 +382,7 @@ class Running:
 
 
 @functools.cache
-def _migrated_file() -> Path:
+def migrated_file() -> Path:
     """An SQLite database of the newest schema, to be copied: that is faster than migrating each."""
     from pigeonholed import database
 
