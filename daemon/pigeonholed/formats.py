@@ -358,7 +358,7 @@ def _png_size(data: bytes) -> tuple[int, int]:
 def _png_header(data: bytes) -> Header:
     width, height = _png_size(data)
     depth, colour = data[24], data[25]
-    orientation, complete, animated = 1, False, False
+    orientation, complete, animated, pictured = 1, False, False, False
     transparent = colour in {4, 6}
     grey = None
     pos, size = 8, len(data)
@@ -375,12 +375,16 @@ def _png_header(data: bytes) -> Header:
             orientation = _exif_orientation(data[pos + 8 : pos + 8 + length])
         elif kind in _PNG_ANIMATION:
             animated = True
+        elif kind == b"IDAT":
+            pictured = True
         elif kind == b"IEND":
             complete = length == 0  # whatever it says, libpng would make room for
             break
         pos += 12 + length
     if not complete and _PNG_END in data[-64:]:
         raise HeaderError("its blocks do not fit together")  # the end is there, so what is wrong is not the end
+    if complete and not pictured:  # OpenCV would look on behind the end, and make room for whatever stands there
+        raise HeaderError("it ends without any pixels")
     alpha = Alpha.STRAIGHT if transparent else Alpha.NONE
     return Header(Format.PNG, width, height, orientation, alpha, complete, grey, animated=animated)
 

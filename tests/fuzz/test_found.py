@@ -90,6 +90,14 @@ def test_block_of_a_png_that_says_two_gigabytes_is_given_none(kind: bytes) -> No
     assert mb < 100
 
 
+@pytest.mark.parametrize("kind", [b"IDAT", b"ftyp", b"IEND"])
+def test_png_that_ends_without_pixels_is_not_read_beyond_its_end(kind: bytes) -> None:
+    """OpenCV looks for the pixels in what follows, and makes room for all that a block there announces."""
+    said, mb = taken_alone(png() + struct.pack(">I", 0x7FFFFFF0) + kind + bytes(100))
+    assert said == "unreadable"
+    assert mb < 100
+
+
 @pytest.mark.parametrize("progressive", [False, True])
 def test_jpeg_of_endless_scans_is_refused_at_once(progressive: bool) -> None:
     """A sequential picture, too, is read anew for each scan when the first of them has not all of its colours."""
