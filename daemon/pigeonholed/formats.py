@@ -369,8 +369,7 @@ def _png_header(data: bytes) -> Header:
         if kind == b"tRNS":
             transparent = True
             if colour == 0 and length == 2:  # OpenCV hands a grey picture over without it
-                value = int.from_bytes(data[pos + 8 : pos + 10], "big")
-                grey = value if depth == 16 else value * 255 // ((1 << depth) - 1 or 1)
+                grey = _grey(int.from_bytes(data[pos + 8 : pos + 10], "big"), depth)
         elif kind == b"eXIf":
             orientation = _exif_orientation(data[pos + 8 : pos + 8 + length])
         elif kind in _PNG_ANIMATION:
@@ -387,6 +386,11 @@ def _png_header(data: bytes) -> Header:
         raise HeaderError("it ends without any pixels")
     alpha = Alpha.STRAIGHT if transparent else Alpha.NONE
     return Header(Format.PNG, width, height, orientation, alpha, complete, grey, animated=animated)
+
+
+def _grey(value: int, depth: int) -> int:
+    """A grey value of `depth` bits as OpenCV has it: of 16 bits, or spread over 8."""
+    return value if depth == 16 else value * 255 // ((1 << depth) - 1 or 1)
 
 
 def still_png(data: bytes) -> bytes:
