@@ -358,7 +358,7 @@ def _png_size(data: bytes) -> tuple[int, int]:
 def _png_header(data: bytes) -> Header:
     width, height = _png_size(data)
     depth, colour = data[24], data[25]
-    orientation, complete, animated, pictured = 1, False, False, False
+    orientation, complete, kinds = 1, False, set[bytes]()
     transparent = colour in {4, 6}
     grey = None
     pos, size = 8, len(data)
@@ -366,26 +366,27 @@ def _png_header(data: bytes) -> Header:
         if pos + 12 > size:
             break
         length, kind = struct.unpack_from(">I4s", data, pos)
+        kinds.add(kind)
         if kind == b"tRNS":
             transparent = True
             if colour == 0 and length == 2:  # OpenCV hands a grey picture over without it
                 grey = _grey(int.from_bytes(data[pos + 8 : pos + 10], "big"), depth)
         elif kind == b"eXIf":
             orientation = _exif_orientation(data[pos + 8 : pos + 8 + length])
-        elif kind in _PNG_ANIMATION:
-            animated = True
-        elif kind == b"IDAT":
-            pictured = True
         elif kind == b"IEND":
             complete = length == 0  # whatever it says, libpng would make room for
             break
         pos += 12 + length
     if not complete and _PNG_END in data[-64:]:
         raise HeaderError("its blocks do not fit together")  # the end is there, so what is wrong is not the end
-    if complete and not pictured:  # OpenCV would look on behind the end, and make room for whatever stands there
+    if (
+        complete and b"IDAT" not in kinds
+    ):  # OpenCV would look on behind the end, and make room for whatever stands there
         raise HeaderError("it ends without any pixels")
     alpha = Alpha.STRAIGHT if transparent else Alpha.NONE
-    return Header(Format.PNG, width, height, orientation, alpha, complete, grey, animated=animated)
+    return Header(
+        Format.PNG, width, height, orientation, alpha, complete, grey, animated=not kinds.isdisjoint(_PNG_ANIMATION)
+    )
 
 
 def _grey(value: int, depth: int) -> int:
