@@ -9,6 +9,7 @@ import contextlib
 import ctypes
 import errno
 import fcntl
+import math
 import os
 import re
 import signal
@@ -17,7 +18,7 @@ import time
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
 WAITED_FOR = frozenset(
     {
@@ -63,6 +64,7 @@ class Disk:
 
     _SLOW_SYNCFS_S = 0.05
     _FEW_FILES = 8
+    _ROUNDS = 50
 
     def __init__(self, root: str, clock: Callable[[], float] = time.perf_counter) -> None:
         self._libc = ctypes.CDLL(None, use_errno=True)
@@ -72,7 +74,9 @@ class Disk:
         self._asks_again = kernel < _SYNCFS_TELLS_ALL
         self._clock = clock
         self._root_fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        self._rounds_without_syncfs = 0
+        self._syncfs_took_s = 0.0
+        self._rounds_one_by_one = 0
+        self._rounds_at_once = 0
         self._at_once = _type_of(self._libc, self._root_fd) in _AT_ONCE
 
     def close(self) -> None:
@@ -103,8 +107,9 @@ class Disk:
         """Return when the contents of `files` and the entries of `folders` are durable.
 
         One `syncfs` serves a whole batch. Where others write to the same file system it can take long, so after a
-        slow one single `fsync`s are used for a while, but for file systems that need it to keep renames whole. A name
-        that is gone is passed over: whoever removed it answers for it.
+        slow one single `fsync`s are tried for a while, but for file systems that need it to keep renames whole. They
+        may be slower still, since each waits for the disk: once they have taken as long, `syncfs` is kept to for as
+        long a while. A name that is gone is passed over: whoever removed it answers for it.
 
         Raises:
             OSError: the kernel could not write (EIO, ENOSPC). Such an error is reported once and the pages are then
@@ -112,18 +117,15 @@ class Disk:
                 dropped: whoever reads them next reads what is on the disk.
         """
         files = list(files)
-        few = len(files) <= self._FEW_FILES or self._rounds_without_syncfs > 0
-        if self._syncfs is None or (few and not self._at_once):
-            self._rounds_without_syncfs = max(0, self._rounds_without_syncfs - 1)
-            try:
-                for path in files:
-                    _fsync(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-                for folder in folders:
-                    _fsync(folder, os.O_RDONLY | os.O_DIRECTORY)
+        if self._syncfs is None:
+            for _ in _each_durable(files, folders):
+                pass
+            return
+        few = len(files) <= self._FEW_FILES
+        if (few or self._rounds_one_by_one) and not self._at_once:
+            self._rounds_one_by_one = max(0, self._rounds_one_by_one - 1)
+            if self._sync_one_by_one(files, folders, math.inf if few else self._syncfs_took_s):
                 return
-            except OSError as error:
-                if self._syncfs is None or error.errno not in {errno.EMFILE, errno.ENFILE}:
-                    raise  # else the one descriptor that we hold already does for everything
         started = self._clock()
         try:
             self._sync_everything(self._syncfs)
@@ -132,8 +134,24 @@ class Disk:
                 with contextlib.suppress(OSError):
                     _forget(path)
             raise
-        if self._clock() - started > self._SLOW_SYNCFS_S:
-            self._rounds_without_syncfs = 50
+        self._syncfs_took_s = self._clock() - started
+        self._rounds_at_once = max(0, self._rounds_at_once - 1)
+        if self._syncfs_took_s > self._SLOW_SYNCFS_S and not self._rounds_at_once:
+            self._rounds_one_by_one = self._ROUNDS
+
+    def _sync_one_by_one(self, files: Sequence[str], folders: Iterable[str], most_s: float) -> bool:
+        """False where that takes too long, or no descriptor is to be had: the one that we hold does for everything."""
+        ends_s = self._clock() + most_s
+        try:
+            for _ in _each_durable(files, folders):
+                if self._clock() > ends_s:
+                    self._rounds_one_by_one, self._rounds_at_once = 0, self._ROUNDS
+                    return False
+        except OSError as error:
+            if error.errno not in {errno.EMFILE, errno.ENFILE}:
+                raise
+            return False
+        return True
 
     def _sync_everything(self, syncfs: Callable[[int], int]) -> None:
         if syncfs(self._root_fd) != 0:
@@ -160,6 +178,16 @@ def _kernel() -> tuple[int, ...]:
     """The first two numbers of this Linux's release; later than any where it has none."""
     found = re.match(r"(\d+)\.(\d+)", os.uname().release)
     return (int(found[1]), int(found[2])) if found else _SYNCFS_TELLS_ALL
+
+
+def _each_durable(files: Iterable[str], folders: Iterable[str]) -> Iterator[str]:
+    """Make the contents of files durable, then the entries of folders; each is told of when it is."""
+    for path in files:
+        _fsync(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        yield path
+    for folder in folders:
+        _fsync(folder, os.O_RDONLY | os.O_DIRECTORY)
+        yield folder
 
 
 def _fsync(path: str, flags: int) -> None:

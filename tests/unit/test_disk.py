@@ -100,6 +100,7 @@ class _Calls:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, disk: Disk, clock: FakeClock) -> None:
         self.synced: list[str] = []
         self.takes_s = 0.0
+        self.each_takes_s = 0.0
 
         def syncfs(_fd: int) -> int:
             clock.advance(self.takes_s)
@@ -107,6 +108,7 @@ class _Calls:
             return 0
 
         def fsync(fd: int) -> None:
+            clock.advance(self.each_takes_s)
             self.synced.append(os.path.basename(os.readlink(f"/proc/self/fd/{fd}")))
 
         if disk._syncfs is not None:
@@ -150,6 +152,30 @@ def test_many_files_are_synced_at_once_unless_that_was_slow(
     calls.take()
     disk.sync(files, [])
     assert calls.take() == ["everything"]
+    disk.close()
+
+
+def test_files_are_synced_at_once_where_one_by_one_takes_longer_still(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: FakeClock
+) -> None:
+    disk = Disk(str(tmp_path), clock)
+    calls = _Calls(monkeypatch, disk, clock)
+    names = [f"{number:02}" for number in range(30)]
+    make_tree(tmp_path, dict.fromkeys(names, b""))
+    files = [str(tmp_path / name) for name in names]
+    calls.takes_s, calls.each_takes_s = 2**-4, 2**-8
+    disk.sync(files, [str(tmp_path)])
+    assert calls.take() == ["everything"]
+    disk.sync(files, [str(tmp_path)])
+    assert calls.take() == [*names[:17], "everything"]
+    for _ in range(49):
+        disk.sync(files, [str(tmp_path)])
+    assert calls.take() == ["everything"] * 49
+    disk.sync(files, [str(tmp_path)])  # it may be otherwise by now
+    assert calls.take() == [*names[:17], "everything"]
+    calls.each_takes_s = 0.001
+    disk.sync(files[:8], [str(tmp_path)])
+    assert calls.take() == [*names[:8], tmp_path.name]
     disk.close()
 
 
