@@ -8,9 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.dialects import postgresql, sqlite
+
+from pigeonholed.tables import UtcDateTime
 
 if TYPE_CHECKING:
     import sqlalchemy as sa
@@ -18,6 +22,7 @@ if TYPE_CHECKING:
     from sqlalchemy.sql import ClauseElement
 
 Row = Mapping[str, Any]
+_MOMENTS = 16  # kept as the driver takes them
 
 
 def insert_of(dialect: Dialect) -> Any:
@@ -31,31 +36,32 @@ class Prepared:
 
     Attributes:
         sql: with the driver's own placeholders.
-        names: of the parameters, in order.
         constants: values of those that are the same for every row.
-        adapt: by name, what turns a Python value into one of the driver.
+        adapters: by name, what turns a Python value that is no constant into one of the driver.
         positional: whether the driver takes tuples, or dictionaries.
+        pick: makes such a tuple of a row, its values in the order of the placeholders.
     """
 
     sql: str
-    names: tuple[str, ...]
     constants: Mapping[str, Any]
-    adapt: Mapping[str, Callable[[Any], Any]]
+    adapters: Mapping[str, Callable[[Any], Any]]
     positional: bool
+    pick: Callable[[Row], tuple[Any, ...]]
 
     @classmethod
     def compile(cls, statement: ClauseElement, dialect: Dialect, columns: Iterable[str] | None = None) -> Prepared:
         """Compile for a database; `columns` are those that an insert without values gets for each row."""
         compiled: Any = statement.compile(dialect=dialect, column_keys=None if columns is None else list(columns))
-        names = tuple(compiled.positiontup or compiled.binds)
-        adapt = {}
+        constants, adapters = {}, {}
         for name, parameter in compiled.binds.items():
-            adapter = parameter.type.dialect_impl(dialect).bind_processor(dialect)
-            if adapter is not None:
-                adapt[name] = adapter
-        given = {name: parameter.value for name, parameter in compiled.binds.items() if not parameter.required}
-        constants = {name: adapt[name](value) if name in adapt else value for name, value in given.items()}
-        return cls(str(compiled), names, constants, adapt, compiled.positiontup is not None)
+            adapter = _adapter(parameter.type, dialect)
+            if not parameter.required:
+                constants[name] = parameter.value if adapter is None else adapter(parameter.value)
+            elif adapter is not None:
+                adapters[name] = adapter
+        names = tuple(compiled.positiontup or compiled.binds)
+        pick = itemgetter(*names) if len(names) > 1 else lambda row: (row[names[0]],)
+        return cls(str(compiled), constants, adapters, compiled.positiontup is not None, pick)
 
     @classmethod
     def inserting(cls, table: sa.Table, dialect: Dialect, columns: Iterable[str] = ()) -> Prepared:
@@ -65,20 +71,24 @@ class Prepared:
 
     def execute(self, connection: Connection, rows: Iterable[Row]) -> None:
         """Run it for every row; each names every parameter that is no constant."""
-        values = [self._values(row) for row in rows]
+        given = map(self._adapted, rows) if self.adapters or self.constants else rows
         if self.positional:
-            connection.exec_driver_sql(self.sql, [tuple(row) for row in values])
+            connection.exec_driver_sql(self.sql, list(map(self.pick, given)))
         else:
-            connection.exec_driver_sql(self.sql, [dict(zip(self.names, row, strict=True)) for row in values])
+            connection.exec_driver_sql(self.sql, [*map(dict, given)])
 
-    def _values(self, row: Row) -> list[Any]:
-        constants, adapt = self.constants, self.adapt
-        values = []
-        for name in self.names:
-            if name in constants:
-                values.append(constants[name])
-            elif name in adapt and row[name] is not None:
-                values.append(adapt[name](row[name]))
-            else:
-                values.append(row[name])
-        return values
+    def _adapted(self, row: Row) -> Row:
+        """The row as the driver takes it, with the constants."""
+        adapted = {**row, **self.constants}
+        for name, adapter in self.adapters.items():
+            if (value := adapted[name]) is not None:
+                adapted[name] = adapter(value)
+        return adapted
+
+
+def _adapter(kind: Any, dialect: Dialect) -> Callable[[Any], Any] | None:
+    """What turns values of a type into those of the driver; None where nothing has to."""
+    adapter: Callable[[Any], Any] | None = kind.dialect_impl(dialect).bind_processor(dialect)
+    if adapter is not None and isinstance(kind, UtcDateTime):
+        return lru_cache(_MOMENTS)(adapter)  # a batch has one moment, which would be written out for each row
+    return adapter
