@@ -114,9 +114,15 @@ class HoldFolder:
         return os.path.join(self.root, arrival.token, held_name(arrival))
 
     def drop(self, arrival: Arrival) -> None:
-        """Remove an original whose copy is durable and recorded; harmless where it is gone."""
-        with contextlib.suppress(FileNotFoundError):
+        """Remove an original whose copy is durable and recorded; harmless where it is gone.
+
+        Raises:
+            OSError: as `unlink(2)`, or as `disk.require_gone`.
+        """
+        try:
             os.unlink(held_name(arrival), dir_fd=self.folder(arrival.token))
+        except FileNotFoundError:
+            self.require_gone(arrival)
 
     def sync(self, token: str) -> None:
         """Make the entries of a batch's folder durable, and its own."""

@@ -101,10 +101,17 @@ def _end(forker: Forker, workspace: Workspace, pid: int) -> Ended:
     return forker.end(workspace.root, pid)
 
 
+def _log_of(workspace: Workspace) -> bytes:
+    log = workspace.root / "daemon.log"
+    return log.read_bytes() if log.exists() else b""
+
+
 def _serve(forker: Forker, workspace: Workspace, fault: Fault) -> Ended:
     """A daemon that meets a fault and what is there, until all is filed or it has ended by itself."""
+    earlier = len(_log_of(workspace))
     pid = forker.start(workspace.root, fault=fault, patched=SHORTER)
-    _wait(pid, lambda: _is_at_rest(workspace))
+    # Not before it is told how to end: a process that was killed first may have left it nothing to do.
+    _wait(pid, lambda: b'"service_ready"' in _log_of(workspace)[earlier:] and _is_at_rest(workspace))
     return _end(forker, workspace, pid)
 
 

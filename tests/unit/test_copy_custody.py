@@ -95,6 +95,14 @@ class TestCopying:
         assert [step for step, _ in desk.ledger.steps] == ["claim", "ingest"]
         assert desk.left() == {"s": {}}
 
+    def test_original_that_its_disk_denies_at_first_goes_all_the_same(
+        self, desk: Desk, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        denied = _failing(os.unlink, errno.ENOENT, lambda name: name.endswith(".held"), times=2)
+        monkeypatch.setattr(os, "unlink", denied)
+        assert desk.turn(a=b"A") == {"a": b"A"}
+        assert desk.left() == {}
+
     def test_empty_inbox_costs_nothing(self, desk: Desk) -> None:
         assert desk.turn() == {}
         assert desk.ledger.steps == []
