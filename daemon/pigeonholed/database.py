@@ -7,6 +7,7 @@ import secrets
 import sqlite3
 import threading
 import time
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote
 
@@ -22,6 +23,7 @@ from pigeonholed.errors import Unavailable
 from pigeonholed.resources import shipped_folder
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
     from typing import Any
 
@@ -89,11 +91,28 @@ def _alembic(connection: Connection | None = None) -> Config:
     return config
 
 
+@contextmanager
+def _own_files() -> Iterator[None]:
+    """Alembic says with an ImportError that a file of this program cannot be found, whatever the disk has said."""
+    try:
+        yield
+    except ImportError as error:
+        raise Unavailable(
+            f"cannot read the files that bring a database up to date: {error}; "
+            "try again, and if it stays so, install pigeonholed again"
+        ) from error
+
+
 def newest_revision() -> str:
-    """The revision that this program works with."""
+    """The revision that this program works with.
+
+    Raises:
+        Unavailable: it cannot be read.
+    """
     from alembic.script import ScriptDirectory
 
-    head = ScriptDirectory.from_config(_alembic()).get_current_head()
+    with _own_files():
+        head = ScriptDirectory.from_config(_alembic()).get_current_head()
     if head is None:
         raise SchemaMismatch("this installation holds no migrations; install pigeonholed again")
     return head
@@ -190,12 +209,13 @@ def upgrade(engine: Engine) -> str:
     Raises:
         DatabaseUnavailable: it cannot be reached or is no database.
         SchemaMismatch: it was made by a newer pigeonholed.
+        Unavailable: the files of this program that do it cannot be read.
     """
     from alembic import command
 
     check_not_newer(engine)
     try:
-        with engine.begin() as connection:
+        with _own_files(), engine.begin() as connection:
             if engine.dialect.name == "postgresql":
                 postgres.lock_for_migration(connection)
             command.upgrade(_alembic(connection), "head")
@@ -242,7 +262,8 @@ def check_not_newer(engine: Engine) -> None:
     from alembic.script import ScriptDirectory
 
     current = current_revision(engine)
-    known = {script.revision for script in ScriptDirectory.from_config(_alembic()).walk_revisions()}
+    with _own_files():
+        known = {script.revision for script in ScriptDirectory.from_config(_alembic()).walk_revisions()}
     if current is not None and current not in known:
         shown = shown_of(engine)
         raise SchemaMismatch(

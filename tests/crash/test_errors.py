@@ -15,6 +15,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -101,18 +102,19 @@ def _end(forker: Forker, workspace: Workspace, pid: int) -> Ended:
     return forker.end(workspace.root, pid)
 
 
-def _log_of(workspace: Workspace) -> bytes:
+def _log_of(workspace: Workspace) -> str:
     log = workspace.root / "daemon.log"
-    return log.read_bytes() if log.exists() else b""
+    return log.read_text() if log.exists() else ""
 
 
 def _serve(forker: Forker, workspace: Workspace, fault: Fault) -> Ended:
     """A daemon that meets a fault and what is there, until all is filed or it has ended by itself."""
-    earlier = len(_log_of(workspace))
+    earlier = len(_log_of(workspace))  # what a process that was killed has left is not said of this one
     pid = forker.start(workspace.root, fault=fault, patched=SHORTER)
-    # Not before it is told how to end: a process that was killed first may have left it nothing to do.
-    _wait(pid, lambda: b'"service_ready"' in _log_of(workspace)[earlier:] and _is_at_rest(workspace))
-    return _end(forker, workspace, pid)
+    # Ready as well, for it may find nothing to do, and before it takes up its work it knows no signals.
+    _wait(pid, lambda: '"service_ready"' in _log_of(workspace)[earlier:] and _is_at_rest(workspace))
+    ended = _end(forker, workspace, pid)
+    return replace(ended, log=ended.log[earlier:])
 
 
 def _faults_of(ended: Ended, workspace: Workspace) -> list[str]:

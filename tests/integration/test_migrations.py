@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import shutil
 import signal
 import subprocess
 import sys
@@ -24,6 +25,7 @@ from sqlalchemy.engine import Engine
 
 from pigeonholed import database, records, tables
 from pigeonholed.database import DatabaseUnavailable, SchemaMismatch
+from pigeonholed.errors import Unavailable
 from pigeonholed.ledger import Ledger
 from pigeonholed.writer import Writer
 
@@ -214,6 +216,20 @@ def test_migration_that_fails_leaves_the_database_as_it_was(empty: Engine, monke
     with pytest.raises(DatabaseUnavailable):
         database.upgrade(empty)
     assert _tables(empty) == set()
+
+
+@pytest.mark.parametrize("missing", ["env.py", "versions/0003_copied.py"])
+def test_own_file_that_cannot_be_found_is_told_in_a_sentence(
+    empty: Engine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, missing: str
+) -> None:
+    """A disk that fails to answer looks the same to Alembic."""
+    shutil.copytree(Path(__file__).parents[2] / "migrations", tmp_path / "migrations")
+    (tmp_path / "migrations" / missing).unlink()
+    (tmp_path / "migrations" / missing).symlink_to("nowhere.py")  # its folder lists it
+    monkeypatch.setattr(database, "shipped_folder", lambda name: tmp_path / name)
+    with pytest.raises(Unavailable, match=r"cannot read the files that bring .* install pigeonholed again"):
+        database.prepare(empty)
+    assert database.current_revision(empty) is None
 
 
 def test_newer_schema_is_refused_and_left_alone(db: Engine) -> None:
