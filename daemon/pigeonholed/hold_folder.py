@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from pigeonholed.beneath import sync_folder
 from pigeonholed.disk import is_there, require_gone
+from pigeonholed.probes import probe_name, remove_probe
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,11 +34,6 @@ def parse_held(name: str) -> tuple[int, str] | None:
     """The id and the key of the row that a name speaks of; None for any other name."""
     found = _HELD.fullmatch(name)
     return (int(found[1]), found[2]) if found else None
-
-
-def probe_name(token: str) -> str:
-    """The name of an empty file that is moved into the folder of a batch, to see whether it can be (`probing`)."""
-    return f".pigeonholed-{token}.probe"
 
 
 class HoldFolder:
@@ -136,7 +132,7 @@ class HoldFolder:
         self.close()
         if self.beside:
             with contextlib.suppress(OSError), _opened_root(self.root, private=self._private) as root:
-                _remove_probe(token, root)
+                remove_probe(os.path.join(token, probe_name(token)), root)
                 os.rmdir(token, dir_fd=root)
 
     def remove_root(self) -> None:
@@ -174,14 +170,6 @@ class HoldFolder:
                 with contextlib.suppress(FileExistsError):
                     os.mkdir(token, 0o700, dir_fd=root)
             return os.open(token, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=root)
-
-
-def _remove_probe(token: str, root: int) -> None:
-    """Of a process that died before it could; ours has no bytes, and whatever has is not removed."""
-    name = os.path.join(token, probe_name(token))
-    with contextlib.suppress(OSError):
-        if os.stat(name, dir_fd=root, follow_symlinks=False).st_size == 0:
-            os.unlink(name, dir_fd=root)
 
 
 @contextlib.contextmanager

@@ -19,6 +19,7 @@ from pigeonholed.errors import Misconfigured, Unavailable
 from pigeonholed.images import STAYS
 from pigeonholed.locking import Held, Lock
 from pigeonholed.owning import owner_of
+from pigeonholed.probes import PROBE, make_probe, new_token, probe_name, remove_probes
 
 if TYPE_CHECKING:
     from typing import Self
@@ -27,8 +28,7 @@ if TYPE_CHECKING:
 
 PRIVATE = ".pigeonholed"
 DRAFT = ".json"  # after the name of a file in flight: the reason for rejecting it, before it stands beside it
-_PROBE = re.compile(r"\.pigeonholed-[0-9a-f]{16}\.probe")
-_LEFTOVER = re.compile(rf"\.owner\.[0-9a-f]{{12}}\.tmp|{_PROBE.pattern}")
+_LEFTOVER = re.compile(rf"\.owner\.[0-9a-f]{{12}}\.tmp|{PROBE.pattern}")
 
 
 class OutputRefused(Misconfigured):
@@ -227,11 +227,11 @@ class Output:
         Raises:
             OutputRefused: files cannot be taken out of the inbox.
         """
-        name = f".pigeonholed-{secrets.token_hex(8)}.probe"
+        name = probe_name(new_token())
         probe, moved = os.path.join(inbox, name), os.path.join(self.private, name)
-        _remove_probes(inbox)
+        remove_probes(inbox)
         try:
-            os.close(os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+            make_probe(probe)
         except OSError as error:
             raise OutputRefused(
                 f"cannot take files out of the inbox {inbox}: {error.strerror}; let this user write to that folder"
@@ -272,14 +272,6 @@ def _tidy(root: str, private: str) -> None:
         for name in os.listdir(folder):
             if _LEFTOVER.fullmatch(name):
                 os.unlink(os.path.join(folder, name))
-
-
-def _remove_probes(inbox: str) -> None:
-    """Remove the probes of a process that was killed before it had moved them out of an inbox; ours have no bytes."""
-    with contextlib.suppress(OSError), os.scandir(inbox) as entries:
-        for entry in entries:
-            if _PROBE.fullmatch(entry.name) and entry.stat(follow_symlinks=False).st_size == 0:
-                os.unlink(entry.path)
 
 
 def _take_ownership(root: Path, private: str, identity: str) -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import secrets
 import threading
 from typing import TYPE_CHECKING
 
@@ -13,11 +12,12 @@ import structlog
 
 from pigeonholed.copy_custody import Copying
 from pigeonholed.custody import Custody, Ingested, Renaming
-from pigeonholed.hold_folder import HoldFolder, probe_name
+from pigeonholed.hold_folder import HoldFolder
 from pigeonholed.memory import Memory
 from pigeonholed.originals import Held, InPlace
 from pigeonholed.output import OutputRefused
 from pigeonholed.paths import to_text
+from pigeonholed.probes import make_probe, new_token, probe_name
 from pigeonholed.staying import Staying
 
 if TYPE_CHECKING:
@@ -59,12 +59,12 @@ def choose(inbox: InboxSettings, output: Output, ledger: Ledger) -> Custody:
 
 def _try(inbox: str, hold: HoldFolder) -> None:
     """Rename a file of our own into the hold folder."""
-    token = secrets.token_hex(8)
+    token = new_token()
     name = probe_name(token)
     probe = os.path.join(inbox, name)
     try:
         folder = hold.folder(token)
-        os.close(os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        make_probe(probe)
         os.rename(probe, name, dst_dir_fd=folder)
         os.unlink(name, dir_fd=folder)
     except OSError as error:

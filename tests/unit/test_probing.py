@@ -13,9 +13,10 @@ import pytest
 from helpers import FakeLedger, make_arrival, make_tree, read_tree
 from pigeonholed.copy_custody import Copying
 from pigeonholed.custody import Custody, Renaming
-from pigeonholed.hold_folder import HOLD, HoldFolder, probe_name
+from pigeonholed.hold_folder import HOLD, HoldFolder
 from pigeonholed.output import Output, OutputRefused
 from pigeonholed.patience import Patience
+from pigeonholed.probes import probe_name
 from pigeonholed.probing import Probed, choose
 from pigeonholed.settings import InboxSettings
 
