@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 import sqlalchemy as sa
 
-from pigeonholed import database, hook, listening, tables
+from pigeonholed import database, hook, listening, sqlite_file, tables
 from pigeonholed.bundle import BundleError
 from pigeonholed.classifying import DeviceUnavailable, find_gpu, trial
 from pigeonholed.errors import Misconfigured, Unavailable, UserError
@@ -24,7 +24,6 @@ from pigeonholed.locking import holder_of
 from pigeonholed.output import PRIVATE, Output, OutputHeld
 from pigeonholed.paths import to_text
 from pigeonholed.pipeline import check_supported
-from pigeonholed.records import check_place, lock_path, occupied
 from pigeonholed.store import ModelStore
 from pigeonholed.surroundings import warnings_of
 
@@ -122,7 +121,7 @@ def _database(settings: Settings) -> str:
     file = settings.database.file
     if file is not None:
         if file.parent != settings.state.dir or file.parent.exists():  # that one is made at the start
-            check_place(file)
+            sqlite_file.check_place(file)
         if not file.exists():
             return f"{file} will be made"
         if not file.is_file():
@@ -130,9 +129,9 @@ def _database(settings: Settings) -> str:
                 f"cannot use the database {file}: a folder, or something else that is no file, is there; "
                 "move it away, or name another in [database].url"
             )
-        writer = holder_of(lock_path(file))
+        writer = holder_of(sqlite_file.lock_path(file))
         if writer is not None and writer != holder_of(settings.state.lock_file):
-            raise database.DatabaseUnavailable(occupied(file, writer))
+            raise database.DatabaseUnavailable(sqlite_file.occupied(file, writer))
     with _opened(settings) as engine:
         shown = database.shown_of(engine)
         try:

@@ -62,6 +62,8 @@ class Lock:
     def take_after_commands(cls, path: str, *, purpose: str = "") -> Self:
         """As `take`, but a command that holds the lock for a moment is waited for, up to 10 s.
 
+        So is whoever has not said yet who it is, or has just taken that back, for it may be a command.
+
         Raises:
             Held: another process has it, and is no command, or does not end.
             OSError: the file cannot be made or locked.
@@ -71,7 +73,7 @@ class Lock:
             try:
                 return cls.take(path, purpose=purpose)
             except Held as held:
-                if held.purpose != COMMAND or time.monotonic() >= gives_up_s:
+                if (held.holder and held.purpose != COMMAND) or time.monotonic() >= gives_up_s:
                     raise
             time.sleep(_LOOK_EVERY_S)
 

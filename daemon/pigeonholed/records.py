@@ -10,15 +10,14 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from pigeonholed import database
+from pigeonholed import database, sqlite_file
 from pigeonholed.amendments import Amendments
 from pigeonholed.delivery import Delivery
 from pigeonholed.errors import Misconfigured, Unavailable
-from pigeonholed.filesystems import NETWORK, type_of
 from pigeonholed.holding import Holds
 from pigeonholed.known_contents import KnownContents
 from pigeonholed.ledger import Ledger
-from pigeonholed.locking import COMMAND, Held, Lock
+from pigeonholed.locking import COMMAND
 from pigeonholed.mending import Mender
 from pigeonholed.output import PRIVATE, Output
 from pigeonholed.owning import owner_of
@@ -127,8 +126,9 @@ def _open_database(
     settings: Settings, stop: threading.Event, stack: ExitStack, *, serving: bool, may_upgrade: bool
 ) -> Engine:
     if settings.database.file is not None:
-        check_place(settings.database.file)
-        _lock(settings.database.file, stack, purpose="" if serving else COMMAND)
+        sqlite_file.check_place(settings.database.file)
+        lock = sqlite_file.lock(settings.database.file, purpose="" if serving else COMMAND)
+        stack.callback(lock.release)
     engine = database.connect(settings.database.url)
     stack.callback(engine.dispose)
     waits = serving and settings.database.file is None
@@ -139,58 +139,6 @@ def _open_database(
             "database_not_durable", because="the server runs with fsync = off", risk="a power cut loses results"
         )
     return engine
-
-
-def lock_path(file: Path) -> str:
-    """Where it is said who writes to an SQLite file, whatever names it is known by."""
-    return f"{os.path.realpath(file)}.lock"
-
-
-def _lock(file: Path, stack: ExitStack, *, purpose: str) -> None:
-    """Ids are given out by the one process that writes: services with state folders of their own must not share a file.
-
-    A file of its own, because SQLite loses its locks when another descriptor of the database is closed.
-    """
-    try:
-        lock = Lock.take_after_commands(lock_path(file), purpose=purpose)
-    except Held as held:
-        raise database.DatabaseUnavailable(occupied(file, held.holder)) from None
-    except OSError as error:
-        raise database.DatabaseUnavailable(
-            f"cannot use the database {file}: {error.filename}: {error.strerror}; let this user write to that file"
-        ) from None
-    stack.callback(lock.release)
-    if os.geteuid() == 0:  # as SQLite does with its own: not in the way of a service that is not root
-        owner = os.stat(file if file.exists() else file.parent)
-        os.fchown(lock.fd, owner.st_uid, owner.st_gid)
-
-
-def occupied(file: Path, holder: str) -> str:
-    """What to tell of a database that another process writes to."""
-    return (
-        f"process {holder or 'unknown'} already writes to the database {file}, with another state folder; "
-        "stop it first, or give this one a database of its own"
-    )
-
-
-def check_place(file: Path) -> None:
-    """Say what is wrong with the place of an SQLite file, of which SQLite says only that it cannot open it.
-
-    Raises:
-        DatabaseUnavailable: this user cannot write there, or SQLite cannot work there.
-    """
-    folder = file.parent
-    if not folder.is_dir():
-        fault = f"the folder {folder} does not exist; make it, or name another in [database].url"
-    elif not os.access(folder, os.W_OK | os.X_OK):
-        fault = f"the folder {folder} cannot be written to; let this user write to it, SQLite keeps its journal there"
-    elif file.exists() and not os.access(file, os.R_OK | os.W_OK):
-        fault = "the file cannot be written to; let this user write to it"
-    elif (kind := type_of(str(folder))) in NETWORK:
-        fault = f"SQLite's locks and log do not work on a network file system ({kind}); keep it on a local disk"
-    else:
-        return
-    raise database.DatabaseUnavailable(f"cannot use the database {file}: {fault}")
 
 
 def check_inboxes(settings: Settings, ledger: Ledger, *, serving: bool) -> None:

@@ -20,7 +20,7 @@ from click.testing import CliRunner
 
 from bundles import publish_tiny
 from mounts import another_mount, small_disk
-from pigeonholed import classifying, filesystems, output, records, surroundings
+from pigeonholed import classifying, filesystems, output, sqlite_file, surroundings
 from pigeonholed.classifying import trial
 from pigeonholed.cli import cli
 from pigeonholed.inotify_limits import Limit
@@ -164,7 +164,7 @@ def _other_mount(site: Site) -> None:
 
 
 def _network(site: Site) -> None:
-    site.monkeypatch.setattr(records, "type_of", lambda _path: "nfs4")
+    site.monkeypatch.setattr(sqlite_file, "type_of", lambda _path: "nfs4")
 
 
 def _events_on_network(site: Site) -> None:

@@ -23,7 +23,7 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy.engine import Engine
 
-from pigeonholed import database, records, tables
+from pigeonholed import database, sqlite_file, tables
 from pigeonholed.database import DatabaseUnavailable, SchemaMismatch
 from pigeonholed.errors import Unavailable
 from pigeonholed.ledger import Ledger
@@ -289,12 +289,12 @@ def test_missing_folder_of_the_database_is_one_clear_sentence(tmp_path: Path) ->
 def test_sqlite_file_on_a_network_file_system_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, works: bool
 ) -> None:
-    monkeypatch.setattr(records, "type_of", lambda folder: kind if folder == str(tmp_path) else "ext4")
+    monkeypatch.setattr(sqlite_file, "type_of", lambda folder: kind if folder == str(tmp_path) else "ext4")
     if works:
-        records.check_place(tmp_path / "a.db")
+        sqlite_file.check_place(tmp_path / "a.db")
     else:
         with pytest.raises(DatabaseUnavailable, match=f"network file system \\({kind}\\)"):
-            records.check_place(tmp_path / "a.db")
+            sqlite_file.check_place(tmp_path / "a.db")
     assert not (tmp_path / "a.db").exists()
 
 

@@ -115,6 +115,19 @@ def test_command_that_holds_the_lock_is_waited_for_and_a_daemon_is_not(tmp_path:
     daemon.release()
 
 
+def test_holder_that_has_not_said_who_it_is_is_waited_for(tmp_path: Path) -> None:
+    """A command that gives the lock back takes its name off first."""
+    path = str(tmp_path / "lock")
+    nameless = Lock.take(path, purpose=COMMAND)
+    os.ftruncate(nameless.fd, 0)
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(Lock.take_after_commands, path)
+        with pytest.raises(TimeoutError):
+            waiting.result(0.2)
+        nameless.release()
+        waiting.result(10).release()
+
+
 def test_command_that_does_not_end_is_not_waited_for_without_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
