@@ -101,12 +101,14 @@ def _changed(node: ast.AST) -> list[ast.AST]:
 
 
 def _beside(tree: ast.AST) -> Iterator[ast.AST]:
-    """What is not run for its effect: annotations, and what is only for the log or for type checkers."""
+    """What is not run for its effect: annotations, how values are made, what is only for the log or type checkers."""
     for node in ast.walk(tree):
         if isinstance(node, (ast.AnnAssign, ast.arg)) and node.annotation:
             yield node.annotation
         elif isinstance(node, ast.FunctionDef) and node.returns:
             yield node.returns
+        elif isinstance(node, ast.ClassDef):
+            yield from node.decorator_list
         elif isinstance(node, (ast.Expr, ast.If)) and ast.unparse(node).startswith(("log.", "if TYPE_CHECKING")):
             yield node
 

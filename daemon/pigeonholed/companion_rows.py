@@ -7,12 +7,10 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from pigeonholed.paths import to_text
-from pigeonholed.tables import sidecars
+from pigeonholed.tables import MANY, sidecars
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from sqlalchemy.engine import Connection
+    from collections.abc import Callable, Iterable, Sequence
 
 
 def follow() -> sa.Update:
@@ -24,12 +22,23 @@ def follow() -> sa.Update:
     )
 
 
-def filed_with(connection: Connection, ids: Sequence[int]) -> dict[int, list[Any]]:
-    """The rows of what was filed with these pictures, by their ids; one look where no picture ever had any."""
+def companions_of(
+    ids: Sequence[int], ask: Callable[[sa.Select[Any]], Iterable[Any]], *, filed: bool = False
+) -> dict[int, list[Any]]:
+    """The rows of what came with pictures, by their ids; one look where no picture ever had any.
+
+    Args:
+        ids: of the pictures.
+        ask: answers a question to the database with rows.
+        filed: only what was filed with them.
+    """
     columns, found = sidecars.c, dict[int, list[Any]]()
-    if ids and connection.execute(sa.select(columns.image_id).limit(1)).first() is not None:
-        query = sa.select(sidecars).where(columns.image_id.in_(ids), columns.destination.is_not(None))
-        for row in connection.execute(query.order_by(columns.image_id, columns.part)):
+    if not ids or not list(ask(sa.select(columns.image_id).limit(1))):
+        return found
+    for start in range(0, len(ids), MANY):
+        query = sa.select(sidecars).where(columns.image_id.in_(ids[start : start + MANY]))
+        query = query.where(columns.destination.is_not(None)) if filed else query
+        for row in ask(query.order_by(columns.image_id, columns.part)):
             found.setdefault(row.image_id, []).append(row)
     return found
 

@@ -15,7 +15,7 @@ from pigeonholed import tables
 from pigeonholed.database import READS, unavailable
 from pigeonholed.images import IN_FLIGHT, Original, Placement, Status
 from pigeonholed.postgres import passes
-from pigeonholed.reading import MANY, read
+from pigeonholed.reading import read
 from pigeonholed.statements import Prepared, insert_of
 from pigeonholed.writer import Change
 
@@ -89,8 +89,8 @@ def find(engine: Engine, inbox: str, hashes: Sequence[str]) -> dict[str, Origina
     """
     found: dict[str, Original] = {}
     with engine.execution_options(**{READS: True}).connect() as connection:
-        for start in range(0, len(hashes), MANY):
-            rows = connection.execute(_originals(inbox, hashes[start : start + MANY]))
+        for start in range(0, len(hashes), tables.MANY):
+            rows = connection.execute(_originals(inbox, hashes[start : start + tables.MANY]))
             found |= {row.sha256: Original(row.id, row.destination) for row in rows}
     return found
 

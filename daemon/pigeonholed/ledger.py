@@ -18,7 +18,7 @@ from pigeonholed.database import DatabaseUnavailable
 from pigeonholed.entries import Copied, Filed, Hold, InFlight, Plan
 from pigeonholed.images import IN_FLIGHT, STAYS, Arrival, Status
 from pigeonholed.paths import from_text, to_text
-from pigeonholed.reading import MANY, read, read_companions, read_filed
+from pigeonholed.reading import read, read_companions, read_filed
 from pigeonholed.steps import HoldState, Steps
 from pigeonholed.writer import Change, Writer
 
@@ -125,8 +125,8 @@ class Ledger:
         found: dict[str, Copied] = {}
         columns = tables.copied.c
         try:
-            for start in range(0, len(paths), MANY):
-                texts = [to_text(path) for path in paths[start : start + MANY]]
+            for start in range(0, len(paths), tables.MANY):
+                texts = [to_text(path) for path in paths[start : start + tables.MANY]]
                 query = sa.select(tables.copied).where(columns.inbox == inbox, columns.source_path.in_(texts))
                 query = query if looked_at else query.where(~_is_looked_at())
                 found |= {from_text(row.source_path): entry_rows.to_copied(row) for row in read(self._engine, query)}
@@ -190,8 +190,8 @@ class Ledger:
         """Arrivals by their ids, and how far they have come; those that nobody knows are left out."""
         found: list[tuple[Arrival, Status]] = []
         companions = read_companions(self._engine, ids)
-        for start in range(0, len(ids), MANY):
-            query = sa.select(tables.images).where(tables.images.c.id.in_(ids[start : start + MANY]))
+        for start in range(0, len(ids), tables.MANY):
+            query = sa.select(tables.images).where(tables.images.c.id.in_(ids[start : start + tables.MANY]))
             found += [
                 (entry_rows.to_arrival(row, 0.0, companions.get(row.id, ())), Status(row.status))
                 for row in read(self._engine, query)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
-from pigeonholed import entry_rows, tables
+from pigeonholed import entry_rows
+from pigeonholed.companion_rows import companions_of
 from pigeonholed.database import unavailable
 from pigeonholed.postgres import passes
 
@@ -16,9 +18,6 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import Engine
 
     from pigeonholed.entries import Filed
-
-MANY = 500
-"""So many values in one question at most."""
 
 
 def read(engine: Engine, query: sa.Select[Any]) -> Sequence[Any]:
@@ -43,15 +42,7 @@ def read_companions(engine: Engine, ids: Sequence[int]) -> dict[int, list[Any]]:
     Raises:
         DatabaseUnavailable: the database is away.
     """
-    found: dict[int, list[Any]] = {}
-    columns = tables.sidecars.c
-    if not ids or not read(engine, sa.select(columns.image_id).limit(1)):
-        return found
-    for start in range(0, len(ids), MANY):
-        query = sa.select(tables.sidecars).where(columns.image_id.in_(ids[start : start + MANY]))
-        for row in read(engine, query.order_by(columns.image_id, columns.part)):
-            found.setdefault(row.image_id, []).append(row)
-    return found
+    return companions_of(ids, partial(read, engine))
 
 
 def read_filed(engine: Engine, query: sa.Select[Any]) -> list[Filed]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from pigeonholed import tables
-from pigeonholed.companion_rows import filed_with, followed
+from pigeonholed.companion_rows import companions_of, followed
 from pigeonholed.images import Arrival, Fingerprint, ImageFile, Placement, Prediction, Status
 from pigeonholed.paths import from_text, to_text
 from pigeonholed.refiling_steps import RefilingSteps
@@ -142,7 +142,7 @@ class Refilings:
             query = query.where(~sa.and_(images.c.model == model, images.c.model_version == version))
         with self._engine.connect() as connection:
             rows = connection.execute(query).all()
-            companions = filed_with(connection, [row.id for row in rows])
+            companions = companions_of([row.id for row in rows], connection.execute, filed=True)
         found = [_candidate(row, companions.get(row.id, ())) for row in rows]
         return found, found[-1].arrival.id if len(found) == most else last
 
@@ -203,7 +203,7 @@ class Refilings:
             query = query.where(before.c.image_id.in_(ids))
         with self._engine.connect() as connection:
             rows = connection.execute(query).all()
-            companions = filed_with(connection, [row.id for row in rows])
+            companions = companions_of([row.id for row in rows], connection.execute, filed=True)
         return [(_before(row, companions.get(row.id, ())), _result(row)) for row in rows]
 
     def _predictions(self, ids: Sequence[int]) -> dict[int, list[tuple[str, float]]]:

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 metadata = MetaData()
 
+MANY = 500
+"""So many values in one question at most."""
+
 
 class UtcDateTime(TypeDecorator[datetime]):
     """An aware datetime in UTC; SQLite, which knows no zones, keeps it as UTC text."""

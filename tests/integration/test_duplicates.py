@@ -19,7 +19,7 @@ from sqlalchemy.engine import Engine
 from forking import Forker, forking
 from gauges import Scraped
 from helpers import files_of, make_arrival, make_classified, make_decoded, make_rejected, make_tree, place_in_work
-from pigeonholed import known_contents, tables
+from pigeonholed import tables
 from pigeonholed.delivery import Delivery
 from pigeonholed.duplicates import Originals, as_duplicate
 from pigeonholed.entries import Plan
@@ -135,7 +135,7 @@ class TestWhatIsKnown:
     def test_more_hashes_than_a_query_takes_are_all_answered(
         self, ledger: Ledger, contents: KnownContents, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(known_contents, "MANY", 1)
+        monkeypatch.setattr(tables, "MANY", 1)
         enter(ledger, plan(1), plan(2, B))
         assert set(contents.originals("camera", [A, B])) == {A, B}
 
