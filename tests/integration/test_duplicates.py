@@ -19,7 +19,7 @@ from sqlalchemy.engine import Engine
 from forking import Forker, forking
 from gauges import Scraped
 from helpers import files_of, make_arrival, make_classified, make_decoded, make_rejected, make_tree, place_in_work
-from pigeonholed import tables
+from pigeonholed import known_contents, tables
 from pigeonholed.delivery import Delivery
 from pigeonholed.duplicates import Originals, as_duplicate
 from pigeonholed.entries import Plan
