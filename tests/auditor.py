@@ -597,7 +597,11 @@ def _check_duplicates(rows: Sequence[Row], filed: Sequence[Row]) -> Iterator[str
                 yield f"{_name(row)} does not name the image that it equals: {row['detail']!r}"
             elif original["status"] not in {"filed", "returned"} or original["outcome"] not in {"sorted", "unsure"}:
                 yield f"{_name(row)} is set aside for row {original['id']}, which is not filed by what it shows"
-            elif original["status"] == "filed" and str(original["destination"]) not in row["detail"]:
+            elif (
+                original["status"] == "filed"
+                and str(original["classified_at"]) <= str(row["filed_at"])  # else it was `reclassify` that moved it
+                and str(original["destination"]) not in row["detail"]
+            ):
                 yield f"{_name(row)} does not say where image {original['id']} is: {row['detail']!r}"
 
 

@@ -10,13 +10,13 @@ import pytest
 
 from pigeonholed import checking
 from pigeonholed.config import load_settings
-from running import Workspace, picture, until
+from running import LOOKING, RENAMING, Variant, Workspace, picture, until
 
 HOOK = '[hook]\ncommand = ["./hook"]\ntimeout_s = 1.5\n'
 
 
-def _workspace(root: Path, body: str) -> Workspace:
-    workspace = Workspace.make(root, listen="127.0.0.1:0", more=HOOK)
+def _workspace(root: Path, body: str, variant: Variant = RENAMING) -> Workspace:
+    workspace = Workspace.make(root, listen="127.0.0.1:0", more=HOOK, variant=variant)
     hook = workspace.root / "hook"
     hook.write_text(f"#!{sys.executable}\nimport sys, time\n{body}\n")
     hook.chmod(0o755)
@@ -40,6 +40,24 @@ def test_hook_is_told_of_what_was_filed_and_one_that_hangs_delays_nothing(tmp_pa
         until(lambda: '_hook_runs_total{result="timeout"} 0.0' not in daemon.fetch("/metrics")[1], "the end of a run")
         assert daemon.terminate(60.0) == 0
         assert "hello" in [event["line"] for event in daemon.events() if event["event"] == "hook_said"]
+    assert workspace.audit() == []
+
+
+@pytest.mark.slow
+def test_pictures_that_stay_are_told_of_counted_and_undone_like_all_others(tmp_path: Path) -> None:
+    told = tmp_path / "told"
+    body = f"open({str(told)!r}, 'a').write(sys.stdin.read())"
+    workspace = _workspace(tmp_path / "place", body, LOOKING)
+    with workspace.serving() as daemon:
+        workspace.drop("a.png", picture(220, 60, 40, 1))
+        until(lambda: told.exists() and told.read_text().endswith("\n"), "the hook to be told")
+        result = json.loads(told.read_text())
+        assert (result["path"], result["label"], result["destination"]) == ("a.png", "cat", None)
+        status = json.loads(workspace.run("status", "--json").stdout)
+        assert status["inboxes"][0]["drift"]["images"] == 1
+        foretold = workspace.run("undo", "--last", "1", "--dry-run").stdout.splitlines()
+        assert foretold == ["       1  stays -> camera: a.png", "1 files would be put back"]
+        assert daemon.terminate(60.0) == 0
     assert workspace.audit() == []
 
 

@@ -18,8 +18,19 @@ from bundles import make_bundle
 from faults import Fault
 from forking import Forker, forking
 from gauges import Scraped
+from helpers import read_tree
 from records_of import ask
-from running import KEEPING, Running, Workspace, drop_twenty, environment, picture, until
+from running import (
+    KEEPING,
+    LOOKING,
+    SETTING_ASIDE,
+    Running,
+    Workspace,
+    drop_twenty,
+    environment,
+    picture,
+    until,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -63,6 +74,9 @@ class Site:
 
     def versions(self) -> list[tuple[object, ...]]:
         return self.rows("SELECT DISTINCT model_version FROM images WHERE label IS NOT NULL ORDER BY 1")
+
+    def labels(self) -> dict[object, object]:
+        return dict(self.rows("SELECT source_path, label FROM images"))  # type: ignore[arg-type]
 
     def batches_of(self, size: int) -> None:
         self.work.config.write_text(f"{self.work.config.read_text()}[batching]\nmax_batch_size = {size}\n")
@@ -140,6 +154,42 @@ def test_copies_are_filed_anew_and_their_originals_left_alone(tmp_path: Path, fo
     assert site.run("reclassify")[0] == 0
     assert site.run("run", "--once")[0] == 0
     assert site.versions() == [(2,)]
+    assert site.work.audit() == []
+
+
+def test_pictures_that_stay_get_new_rows_and_nothing_else_is_touched(tmp_path: Path, forker: Forker) -> None:
+    site = Site(Workspace.make(tmp_path, variant=LOOKING), forker)
+    drop_twenty(site.work)
+    site.run("run", "--once")
+    before, labels = read_tree(site.work.inbox), site.labels()
+    site.publish_second()
+    assert site.run("reclassify")[0] == 0
+    assert site.run("run", "--once")[0] == 0  # they are still known
+    other = {"cat": "dog", "dog": "cat"}
+    assert site.labels() == {path: other.get(label, label) for path, label in labels.items()}
+    assert site.versions() == [(2,)]
+    assert read_tree(site.work.inbox) == before
+    assert not site.work.output.exists()
+    assert site.work.audit() == []
+
+
+def test_duplicates_that_were_set_aside_stay_where_they_are_and_know_their_originals(
+    tmp_path: Path, forker: Forker
+) -> None:
+    site = Site(Workspace.make(tmp_path, variant=SETTING_ASIDE), forker)
+    for name in ("one.png", "again.png", "s/again.png"):
+        site.work.drop(name, picture(220, 60, 40, 1))
+    site.work.drop("other.png", picture(40, 60, 220, 2))
+    site.run("run", "--once")
+    aside = site.rows("SELECT id, destination FROM images WHERE outcome = 'duplicate' ORDER BY id")
+    site.publish_second()
+    code, said = site.run("reclassify")
+    assert code == 0, said
+    assert "2 pictures looked at by tiny 2: 2 moved" in said
+    assert site.rows("SELECT id, destination FROM images WHERE outcome = 'duplicate' ORDER BY id") == aside
+    site.work.drop("late.png", picture(220, 60, 40, 1))  # of the picture that lies elsewhere now
+    site.run("run", "--once")
+    assert site.rows("SELECT outcome FROM images WHERE source_path = 'late.png'") == [("duplicate",)]
     assert site.work.audit() == []
 
 
