@@ -19,7 +19,7 @@ from pigeonholed.errors import Misconfigured, Unavailable
 from pigeonholed.images import STAYS
 from pigeonholed.locking import Held, Lock
 from pigeonholed.owning import owner_of
-from pigeonholed.probes import PROBE, make_probe, new_token, probe_name, remove_probes
+from pigeonholed.probes import PROBE, discard, make_probe, new_token, probe_name, remove_probes
 
 if TYPE_CHECKING:
     from typing import Self
@@ -250,9 +250,7 @@ class Output:
                 f"cannot move files from the inbox {inbox} to the output {self.root}: {error.strerror}"
             ) from None
         finally:
-            for leftover in (probe, moved, os.path.join(self.root, name)):
-                with contextlib.suppress(OSError):
-                    os.unlink(leftover)
+            discard(probe, moved, os.path.join(self.root, name))
         return True
 
     def free_bytes(self) -> int:

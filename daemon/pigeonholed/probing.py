@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import threading
@@ -17,7 +16,7 @@ from pigeonholed.memory import Memory
 from pigeonholed.originals import Held, InPlace
 from pigeonholed.output import OutputRefused
 from pigeonholed.paths import to_text
-from pigeonholed.probes import make_probe, new_token, probe_name
+from pigeonholed.probes import discard, make_probe, new_token, probe_name
 from pigeonholed.staying import Staying
 
 if TYPE_CHECKING:
@@ -73,8 +72,7 @@ def _try(inbox: str, hold: HoldFolder) -> None:
             f"{error.strerror}; remove that folder, and let this user write to the inbox"
         ) from None
     finally:
-        with contextlib.suppress(OSError):
-            os.unlink(probe)
+        discard(probe)
         hold.remove(token)
         hold.remove_root()
 

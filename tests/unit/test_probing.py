@@ -63,6 +63,24 @@ def test_probe_of_a_process_that_was_killed_is_removed_and_nothing_that_has_byte
     assert read_tree(other_mount) == {HOLD: {other: {probe_name(other): b"somebody's"}}}
 
 
+@pytest.mark.parametrize("code", [errno.EIO, errno.ENOENT])
+def test_probe_that_a_disk_does_not_give_back_at_once_goes_all_the_same(
+    other_mount: Path, output: Output, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    unlink, failed = os.unlink, list[str]()
+
+    def fail_once(path: str, *, dir_fd: int | None = None) -> None:
+        if path not in failed:
+            failed.append(path)
+            raise OSError(code, os.strerror(code), path)
+        unlink(path, dir_fd=dir_fd)
+
+    monkeypatch.setattr(os, "unlink", fail_once)
+    assert not output.check_source(str(other_mount))
+    assert read_tree(other_mount) == {}
+    assert len(failed) == 3
+
+
 def test_inbox_on_another_mount_with_a_hold_folder_of_somebody_else_is_refused(
     inbox: Path, output: Output, monkeypatch: pytest.MonkeyPatch
 ) -> None:
