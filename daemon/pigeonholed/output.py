@@ -206,8 +206,8 @@ class Output:
     def _removes(self, token: str) -> bool:
         try:
             os.rmdir(self.batch_folder(token))
-        except FileNotFoundError:
-            return self.disk.holds(self.private)  # else it is there again when the mount is
+        except FileNotFoundError:  # is it? It is there again when its mount is, and some disks deny what they have
+            return self.disk.holds(self.private) and not os.path.lexists(self.batch_folder(token))
         except OSError:
             return False
         return True

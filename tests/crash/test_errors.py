@@ -14,7 +14,7 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -38,13 +38,13 @@ from running import (
     until,
     working,
 )
+from soaking import part_of
 
 SOAK = "PIGEONHOLED_TEST_SOAK" in os.environ
 CODES = os.environ.get(
     "PIGEONHOLED_TEST_CODES", "ENOSPC EIO EROFS EXDEV EMFILE EACCES ENOENT EEXIST ESTALE EDQUOT EINTR"
 ).split()
 SITES = os.environ.get("PIGEONHOLED_TEST_SITES", "")
-PART, PARTS = (int(number) for number in os.environ.get("PIGEONHOLED_TEST_PART", "1/1").split("/"))
 SHORTER = {
     "pigeonholed.claiming._BLOCKED_S": 0.3,  # a folder that files could not be taken out of
     "pigeonholed.pipeline._LONGEST_WAIT_S": 0.1,  # a stage that waits for a fault to pass
@@ -221,7 +221,7 @@ def _points(forker: Forker, workspace: Workspace) -> list[Fault]:
     return [Fault("kill", site=site, first=2) for site in sorted(commits) if ended.calls.count(site) > 1]
 
 
-def _each_alone(forker: Forker, mould: Workspace, tmp_path: Path) -> list[tuple[Workspace, Fault, Fault | None]]:
+def _each_alone(forker: Forker, mould: Workspace, tmp_path: Path) -> Sequence[tuple[Workspace, Fault, Fault | None]]:
     """Every fault that the long form tries, what it starts from, and the kill before it."""
     # A first start tries the model in a process of its own, which takes longer than all else: only where it must be.
     second = mould.copy(tmp_path / "second")
@@ -246,8 +246,9 @@ def _each_alone(forker: Forker, mould: Workspace, tmp_path: Path) -> list[tuple[
     print(
         f"{len(at_work)} kinds of calls at work, {len(known) - len(at_work)} more at the start or after a kill;", end=""
     )
-    print(f" part {PART} of {PARTS} of {len(faults)} faults", flush=True)
-    return faults[PART - 1 :: PARTS]
+    some = part_of(faults)
+    print(f" {len(some)} of {len(faults)} faults", flush=True)
+    return some
 
 
 @pytest.mark.slow

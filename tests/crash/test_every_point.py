@@ -1,7 +1,7 @@
 """kill -9 at every call that changes the disk or the database: nothing lost, nothing twice.
 
 The suite takes the first, the middle and the last call of each kind. PIGEONHOLED_TEST_SOAK=1 (`make soak`) takes every
-call alone, before and after it; PIGEONHOLED_TEST_POINTS=30-60 a part of them.
+call alone, before and after it; PIGEONHOLED_TEST_PART=3/15 a part of them.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ import pytest
 from faults import FAULT, Fault
 from forking import Forker, forking
 from running import HOSTILE, RENAMING, VARIANTS, Workspace, accompanied, drop_twenty, drop_twins, environment, working
+from soaking import part_of
 
 SOAK = "PIGEONHOLED_TEST_SOAK" in os.environ
-FIRST, _, LAST = os.environ.get("PIGEONHOLED_TEST_POINTS", "1-9999").partition("-")
 _TOGETHER = 6  # kills in the same folder, one after another, before all is judged
 
 
@@ -116,14 +116,15 @@ def test_killed_before_and_after_every_call_nothing_is_lost_or_twice(
     first_calls = _calls(forker, mould.copy(tmp_path / "calls"))
     first_calls = first_calls[: next(number for number, call in enumerate(first_calls) if "INSERT images" in call)]
     calls = _calls(forker, second.copy(tmp_path / "second_calls"))
-    kills = [
+    every = [
         (begun, Fault("kill", first=number, after=after))
         for begun, those in ((mould, first_calls), (second, calls))
         for number in range(1, len(those) + 1)
         for after in (False, True)
-    ][2 * int(FIRST) - 2 : 2 * int(LAST)]
+    ]
+    kills = part_of(every) if FAULT is None else [(mould, FAULT), (second, FAULT)]
     findings, killed = [], 0
-    for number, (begun, fault) in enumerate(kills if FAULT is None else [(mould, FAULT), (second, FAULT)]):
+    for number, (begun, fault) in enumerate(kills):
         workspace = begun.copy(tmp_path / str(number))
         _drop(workspace)
         killed += _killed(forker, workspace, fault)

@@ -162,8 +162,8 @@ def test_time_is_that_of_the_file_system(output: Output) -> None:
 
 
 def test_batch_folder_that_resists_is_removed_later(output: Output, monkeypatch: pytest.MonkeyPatch) -> None:
-    tokens = [output.make_batch_folder() for _ in range(3)]
-    removed, refusals = os.rmdir, {tokens[0]: errno.EIO, tokens[1]: errno.EEXIST}
+    tokens = [output.make_batch_folder() for _ in range(4)]
+    removed, refusals = os.rmdir, {tokens[0]: errno.EIO, tokens[1]: errno.EEXIST, tokens[2]: errno.ENOENT}
 
     def rmdir(path: str) -> None:
         if (code := refusals.pop(os.path.basename(path), None)) is not None:
@@ -173,7 +173,7 @@ def test_batch_folder_that_resists_is_removed_later(output: Output, monkeypatch:
     monkeypatch.setattr(os, "rmdir", rmdir)
     for token in tokens:
         output.remove_batch_folder(token)
-    assert sorted(output.batch_folders()) == sorted(tokens[:2])
+    assert sorted(output.batch_folders()) == sorted(tokens[:3])
     output.tidy()
     assert output.batch_folders() == []
 
