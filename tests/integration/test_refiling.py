@@ -97,9 +97,12 @@ class Desk:
             return dict(connection.execute(query).mappings().one())
 
     def predictions(self) -> list[tuple[str, float]]:
+        """All, the best of each picture first, whose ranks are 1, 2 and so on."""
         query = sa.select(tables.predictions).order_by(tables.predictions.c.rank)
         with self.db.connect() as connection:
-            return [(row.label, row.confidence) for row in connection.execute(query)]
+            rows = connection.execute(query).all()
+        assert {row.rank for row in rows} == {*range(1, 1 + len({row.rank for row in rows}))}
+        return [(row.label, row.confidence) for row in rows]
 
     def said(self, number: int = 1) -> tuple[Any, ...]:
         """What a row says of its picture."""

@@ -202,10 +202,12 @@ def test_file_that_cannot_be_taken_blocks_its_folder_for_a_while_only(
     desk.clock.advance(31.0)
     assert not claimer.turn()
     assert len(desk.ledger.named("claim")) == 1  # no row for what cannot be taken
+    assert claimer.blocked() == [str(desk.tmp_path / "camera/stuck")]
     monkeypatch.undo()
     desk.clock.advance(31.0)
     claimer.turn()
     assert [arrival.file.path for arrival in desk.engine.taken] == ["b.png", "stuck/a.png"]
+    assert claimer.blocked() == []
 
 
 def test_folder_that_allows_no_rename_costs_no_row(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
