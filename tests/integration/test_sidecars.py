@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from sqlalchemy.engine import Engine
+from structlog.testing import capture_logs
 
 from forking import Forker, forking
 from gauges import Scraped
@@ -534,25 +535,25 @@ class TestAfterACrash:
         assert renaming.dropped() == LAID_OUT | {"s/x.png": b"another"}
         assert renaming.leftovers() == []
 
-    def test_sidecar_that_is_nowhere_raises_the_alarm(self, renaming: Desk, capfd: pytest.CaptureFixture[str]) -> None:
+    def test_sidecar_that_is_nowhere_raises_the_alarm(self, renaming: Desk) -> None:
         make_tree(renaming.inbox, {"x.png": b"1", "x.xmp": b"2"})
         (arrival,) = renaming.claim()
         os.unlink(renaming.output.work_path(arrival.companions[0]))
-        renaming.finish([renaming.outcome(arrival)])
-        said = capfd.readouterr()
-        assert "sidecar_lost" in said.out + said.err
+        with capture_logs() as told:
+            renaming.finish([renaming.outcome(arrival)])
+        assert "sidecar_lost" in [event["event"] for event in told]
 
     def test_copy_of_a_sidecar_that_is_gone_raises_the_alarm(
-        self, tmp_path: Path, output: Output, ledger: Ledger, db: Engine, capfd: pytest.CaptureFixture[str]
+        self, tmp_path: Path, output: Output, ledger: Ledger, db: Engine
     ) -> None:
         desk = Desk(tmp_path, "hostile", output, ledger, db, tmp_path)
         make_tree(desk.inbox, {"x.png": b"1", "x.xmp": b"2"})
         (arrival,) = desk.claim()
         os.unlink(output.work_path(arrival.companions[0]))
-        (again,) = desk.start()
+        with capture_logs() as told:
+            (again,) = desk.start()
         assert again.companions == ()
-        said = capfd.readouterr()
-        assert "sidecar_lost" in said.out + said.err
+        assert "sidecar_lost" in [event["event"] for event in told]
 
     def test_original_that_was_held_while_its_inbox_was_away_is_given_back(
         self, tmp_path: Path, output: Output, ledger: Ledger, db: Engine
