@@ -120,6 +120,13 @@ class _Calls:
         return synced
 
 
+def _batch(folder: Path, count: int) -> tuple[list[str], list[str]]:
+    """So many empty files: their names, and their paths."""
+    names = [f"{number:02}" for number in range(count)]
+    make_tree(folder, dict.fromkeys(names, b""))
+    return names, [str(folder / name) for name in names]
+
+
 def test_few_files_are_synced_one_by_one_before_their_folders(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: FakeClock
 ) -> None:
@@ -136,9 +143,7 @@ def test_many_files_are_synced_at_once_unless_that_was_slow(
 ) -> None:
     disk = Disk(str(tmp_path), clock)
     calls = _Calls(monkeypatch, disk, clock)
-    names = [f"{number:02}" for number in range(9)]
-    make_tree(tmp_path, dict.fromkeys(names, b""))
-    files = [str(tmp_path / name) for name in names]
+    names, files = _batch(tmp_path, 9)
     disk.sync(files, [str(tmp_path)])
     assert calls.take() == ["everything"]
     calls.takes_s = 0.06
@@ -160,9 +165,7 @@ def test_files_are_synced_at_once_where_one_by_one_takes_longer_still(
 ) -> None:
     disk = Disk(str(tmp_path), clock)
     calls = _Calls(monkeypatch, disk, clock)
-    names = [f"{number:02}" for number in range(30)]
-    make_tree(tmp_path, dict.fromkeys(names, b""))
-    files = [str(tmp_path / name) for name in names]
+    names, files = _batch(tmp_path, 30)
     calls.takes_s, calls.each_takes_s = 2**-4, 2**-8
     disk.sync(files, [str(tmp_path)])
     assert calls.take() == ["everything"]
