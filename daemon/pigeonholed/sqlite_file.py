@@ -49,6 +49,7 @@ def lock(file: Path, *, purpose: str) -> Lock:
 
     Raises:
         DatabaseUnavailable: another process writes to it, or this user must not.
+        OSError: the disk fails.
     """
     try:
         taken = Lock.take_after_commands(lock_path(file), purpose=purpose)
@@ -58,9 +59,13 @@ def lock(file: Path, *, purpose: str) -> Lock:
         raise DatabaseUnavailable(
             f"cannot use the database {file}: {error.filename}: {error.strerror}; let this user write to that file"
         ) from None
-    if os.geteuid() == 0:  # as SQLite does with its own: not in the way of a service that is not root
-        owner = os.stat(file if file.exists() else file.parent)
-        os.fchown(taken.fd, owner.st_uid, owner.st_gid)
+    try:
+        if os.geteuid() == 0:  # as SQLite does with its own: not in the way of a service that is not root
+            owner = os.stat(file if file.exists() else file.parent)
+            os.fchown(taken.fd, owner.st_uid, owner.st_gid)
+    except BaseException:
+        taken.release()  # else this very process would find it held at the next try
+        raise
     return taken
 
 

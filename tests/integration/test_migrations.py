@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import secrets
 import shutil
 import signal
@@ -341,3 +343,19 @@ def test_row_in_flight_is_found_by_its_small_index(db: Engine) -> None:
         query = query.replace("(?, ?, ?)", "('claimed', 'ingested', 'planned')")
         plan = " ".join(str(row) for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {query}"))
     assert "images_in_flight" in plan
+
+
+def test_lock_of_a_file_is_given_back_where_its_owner_cannot_be_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The service begins anew after such a fault, and must not find itself in the way."""
+
+    def fail(_fd: int, _user: int, _group: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as faulty:
+        faulty.setattr(os, "geteuid", lambda: 0)
+        faulty.setattr(os, "fchown", fail)
+        with pytest.raises(OSError, match="Input/output error"):
+            sqlite_file.lock(tmp_path / "a.db", purpose="")
+    sqlite_file.lock(tmp_path / "a.db", purpose="").release()
