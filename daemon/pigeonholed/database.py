@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 
-READS = "pigeonholed_reads"
-"""Execution option of a connection whose transactions only read: on SQLite they wait for no writer."""
+WRITES = {"pigeonholed_writes": True}
+"""Execution options of a connection whose transactions write; all others only read, and wait for no writer."""
 
 
 class DatabaseUnavailable(Unavailable):
@@ -76,8 +76,9 @@ def connect(url: str, *, read_only: bool = False) -> Engine:
 
     @event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:
-        reads = read_only or connection.get_execution_options().get(READS)
-        connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
+        # One that reads and then writes would be refused, and not kept waiting, where another has written meanwhile.
+        writes = WRITES.keys() <= connection.get_execution_options().keys()
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
     return engine
 
@@ -135,16 +136,16 @@ def current_revision(engine: Engine) -> str | None:
 
 
 def wait_for(engine: Engine, stop: threading.Event, *, patience_s: float | None) -> None:
-    """Return when the database answers.
+    """Return when the database can be written to.
 
     Raises:
-        DatabaseUnavailable: it did not within `patience_s` (None: for ever), or `stop` was set.
+        DatabaseUnavailable: it could not within `patience_s` (None: for ever), or `stop` was set.
     """
     started_s = time.monotonic()
     wait_s = 0.25
     while True:
         try:
-            with engine.connect() as connection:
+            with engine.execution_options(**WRITES).connect() as connection:
                 connection.execute(sa.text("SELECT 1"))
         except sa.exc.DBAPIError as error:
             fault = unavailable(engine, error)
@@ -215,7 +216,7 @@ def upgrade(engine: Engine) -> str:
 
     check_not_newer(engine)
     try:
-        with _own_files(), engine.begin() as connection:
+        with _own_files(), engine.execution_options(**WRITES).begin() as connection:
             if engine.dialect.name == "postgresql":
                 postgres.lock_for_migration(connection)
             command.upgrade(_alembic(connection), "head")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from pigeonholed import tables
-from pigeonholed.database import READS, unavailable
+from pigeonholed.database import unavailable
 from pigeonholed.images import IN_FLIGHT, Original, Placement, Status
 from pigeonholed.postgres import passes
 from pigeonholed.reading import read
@@ -88,7 +88,7 @@ def find(engine: Engine, inbox: str, hashes: Sequence[str]) -> dict[str, Origina
         DBAPIError: the database is away.
     """
     found: dict[str, Original] = {}
-    with engine.execution_options(**{READS: True}).connect() as connection:
+    with engine.connect() as connection:
         for start in range(0, len(hashes), tables.MANY):
             rows = connection.execute(_originals(inbox, hashes[start : start + tables.MANY]))
             found |= {row.sha256: Original(row.id, row.destination) for row in rows}

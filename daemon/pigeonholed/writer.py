@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import sqlalchemy as sa
 import structlog
 
-from pigeonholed.database import unavailable
+from pigeonholed.database import WRITES, unavailable
 from pigeonholed.postgres import passes
 from pigeonholed.tenure import Occupied, Tenure
 
@@ -201,7 +201,7 @@ class Writer:
     def _connected(self) -> Connection:
         """The one connection that writes; kept, because a new one for each commit costs as much as the commit."""
         if self._connection is None:
-            self._connection = self._engine.connect()
+            self._connection = self._engine.connect().execution_options(**WRITES)
             self._connection.detach()  # from the pool: when it is closed, what it holds ends with it
             self._tenure.take(self._connection)
             self._has_begun = True

@@ -14,6 +14,7 @@ from sqlalchemy.engine import Engine
 from helpers import make_arrival
 from pigeonholed import tables
 from pigeonholed.amendments import Amendments, Found
+from pigeonholed.database import WRITES
 from pigeonholed.disk import WAITED_FOR
 from pigeonholed.entries import Copied, Hold, Plan
 from pigeonholed.images import Arrival, Fingerprint, Placement, Prediction, Reason, Status
@@ -253,6 +254,14 @@ def test_large_numbers_fit(db: Engine, ledger: Ledger) -> None:
 def test_identity_is_that_of_the_database(db: Engine, ledger: Ledger, writer: Writer) -> None:
     assert ledger.identity == Ledger(db, writer).identity
     assert len(bytes.fromhex(ledger.identity)) == 16
+
+
+def test_questions_do_not_wait_for_whoever_writes(db: Engine, ledger: Ledger, arrival: Arrival) -> None:
+    """On SQLite a transaction that might write would wait for another one to end, and give up after five seconds."""
+    with db.execution_options(**WRITES).begin() as other:
+        other.execute(sa.update(tables.images).where(tables.images.c.id == arrival.id).values(attempts=9))
+        assert ledger.in_flight(0.0)[0].attempts == 1  # what is committed
+        assert ledger.known_inboxes() == set()
 
 
 def test_deaths_that_are_recorded_are_found_by_the_next_process(db: Engine, ledger: Ledger, arrival: Arrival) -> None:
