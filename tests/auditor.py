@@ -97,7 +97,7 @@ def audit(
         top_k: how many predictions a row has at most; None for any.
         rows_only: `action = none`: the files are in the inbox, unchanged, and no file of theirs is in the output.
         looked_at: paths of which the same is true, where others were filed: the inbox had several actions.
-        sidecars: files that travel with pictures, each dropped before its own.
+        sidecars: files that travel with pictures, each dropped before its own; they stay where those do.
         sets_aside: `duplicates = set-aside` from the first file on: equal pictures of an inbox are filed once.
         remade: rows that `fsck --repair` has made of files may lack what only a model could tell.
     """
@@ -114,11 +114,11 @@ def audit(
     if not rows_only or os.path.lexists(os.path.join(os.fsencode(output), WORK_FOLDER)):
         findings += _check_work_folder(os.fsencode(output))
     kept = dropped if inbox_keeps or rows_only else [item for item in dropped if item.path in looked_at]
-    if inbox_keeps:
+    if inbox_keeps or rows_only:
         kept = [*kept, *sidecars]
     everything = [*dropped, *sidecars]
     findings += _check_inboxes([os.fsencode(inbox) for inbox in inboxes], everything, kept, set(stays))
-    findings += _take_sidecars(sidecars, filed, disk)
+    findings += _take_sidecars([] if rows_only else sidecars, filed, disk)
     for row in filed:
         findings += _check_row(row, set(poison), stays=id(row) in stay, remade=remade)
         findings += _check_place(row, default_template)
@@ -599,8 +599,9 @@ def _check_duplicates(rows: Sequence[Row], filed: Sequence[Row]) -> Iterator[str
                 yield f"{_name(row)} is set aside for row {original['id']}, which is not filed by what it shows"
             elif (
                 original["status"] == "filed"
+                and original["destination"] is not None  # it stays where it came from
                 and str(original["classified_at"]) <= str(row["filed_at"])  # else it was `reclassify` that moved it
-                and str(original["destination"]) not in row["detail"]
+                and original["destination"] not in row["detail"]
             ):
                 yield f"{_name(row)} does not say where image {original['id']} is: {row['detail']!r}"
 

@@ -533,6 +533,14 @@ def test_a_planted_fault_is_found_where_files_stay(still: Site, plant: Callable[
     assert any(finding in found for found in still.findings(rows_only=True)), still.findings(rows_only=True)
 
 
+def test_sidecars_stay_with_their_pictures(still: Site) -> None:
+    (still.inbox / "a.jpg.xmp").write_bytes(b"one")
+    sidecars = [auditor.Dropped(b"a.jpg.xmp", hash_of(b"one"))]
+    assert still.findings(rows_only=True, sidecars=sidecars) == []
+    (still.inbox / "a.jpg.xmp").unlink()
+    assert still.findings(rows_only=True, sidecars=sidecars) == ["no longer in the inbox, or changed there: a.jpg.xmp"]
+
+
 def test_some_files_may_stay_where_others_were_filed(site: Site) -> None:
     let_stay(site, 4)
     let_stay(site, 8)
@@ -564,6 +572,11 @@ class TestDuplicates:
 
     def test_one_of_equal_ones_is_sorted_and_the_others_name_it(self, site: Site) -> None:
         assert site.findings(sets_aside=True) == []
+
+    def test_of_one_that_stays_it_need_not_be_said_where_it_is(self, site: Site) -> None:
+        let_stay(site, 1)
+        site.execute("UPDATE images SET detail = 'the same as image 1' WHERE id = 9")
+        assert site.findings(sets_aside=True, looked_at=[b"a.jpg"]) == []
 
     @pytest.mark.parametrize(("plant", "finding"), [row[1:] for row in SET_ASIDE], ids=[row[0] for row in SET_ASIDE])
     def test_fault_is_found(self, site: Site, plant: Callable[[Site], None], finding: str) -> None:
