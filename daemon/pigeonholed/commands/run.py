@@ -45,6 +45,7 @@ def command(
     and had to be left.
     """
     from pigeonholed import logs, systemd
+    from pigeonholed.allocator import share_arenas
     from pigeonholed.config import load_settings
     from pigeonholed.config_errors import one_line
     from pigeonholed.paths import to_text
@@ -61,6 +62,7 @@ def command(
         _rehearse(settings, as_json=as_json)
         return
     systemd.show_stacks_at_abort()
+    share_arenas()
     service = Supervisor(load, once=once, may_upgrade=not no_upgrade).run(settings)
     if service is None:
         return
