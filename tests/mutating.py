@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import ast
 import os
+import queue
 import random
 import shutil
 import subprocess
@@ -18,6 +19,7 @@ import sys
 import tempfile
 import tomllib
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -160,18 +162,29 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, default=200, help="how many mutants are tried")
     parser.add_argument("--seed", type=int, default=1, help="which ones")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="how many at a time")
     parser.add_argument("tests", nargs="+", help="files of tests")
     chosen = parser.parse_args()
     modules = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["coverage"]["report"]["include"]
     known = [mutant for path in modules for mutant in mutants(path)]
     some = random.Random(chosen.seed).sample(known, min(chosen.count, len(known)))
     print(f"{len(some)} of {len(known)} mutants, seed {chosen.seed}", flush=True)
+    checkouts: queue.SimpleQueue[Path] = queue.SimpleQueue()
+
+    def tried(mutant: Mutant | None) -> bool:
+        checkout = checkouts.get()
+        try:
+            return caught(mutant, checkout, chosen.tests)
+        finally:
+            checkouts.put(checkout)
+
     away = 0
-    with tempfile.TemporaryDirectory() as folder:
-        checkout = _checkout(Path(folder) / "checkout")
-        assert not caught(None, checkout, chosen.tests), "the tests fail without any change"
-        for number, mutant in enumerate(some, 1):
-            if not caught(mutant, checkout, chosen.tests):
+    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(chosen.jobs) as pool:
+        for job in range(chosen.jobs):
+            checkouts.put(_checkout(Path(folder) / str(job) / "checkout"))
+        assert not any(pool.map(tried, [None] * chosen.jobs)), "the tests fail without any change"
+        for number, (mutant, seen) in enumerate(zip(some, pool.map(tried, some), strict=True), 1):
+            if not seen:
                 away += 1
                 print(f"{mutant.path}:{mutant.line}: {mutant.change}", flush=True)
             if number % 10 == 0:

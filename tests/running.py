@@ -281,7 +281,7 @@ class Workspace:
     def serving(self, *arguments: str, environ: Mapping[str, str] | None = None) -> Iterator[Running]:
         """A running daemon; at the end it is killed if it still runs. What it writes to stdout goes to `daemon.out`."""
         log = self.root / "daemon.log"
-        said_before = log.stat().st_size if log.exists() else 0
+        said_before = self.log_size
         process: subprocess.Popen[bytes] | Forked
         command = ("run", *arguments, "--config", str(self.config))
         variables = environment() | dict(environ or {})
@@ -298,6 +298,25 @@ class Workspace:
             if process.poll() is None:
                 process.kill()
             process.wait()
+
+    @property
+    def log_size(self) -> int:
+        """How much its daemons have written so far, in bytes."""
+        log = self.root / "daemon.log"
+        return log.stat().st_size if log.exists() else 0
+
+    def said(self, after: int = 0) -> str:
+        """What its daemons have written, from a byte on."""
+        log = self.root / "daemon.log"
+        if not log.exists():
+            return ""  # the first has not come so far
+        with log.open("rb") as stream:
+            stream.seek(after)
+            return stream.read().decode(errors="replace")
+
+    def is_ready(self, after: int = 0) -> bool:
+        """Whether a daemon has said so since its log had that size."""
+        return '"service_ready"' in self.said(after)
 
     def filed(self) -> int:
         """How many results the database holds; none before it has its tables."""

@@ -6,7 +6,6 @@ import contextlib
 import errno
 import os
 import re
-import secrets
 import shutil
 import threading
 from pathlib import Path
@@ -142,7 +141,7 @@ class Output:
 
     def make_batch_folder(self) -> str:
         """A new empty folder for a batch; returns its token."""
-        token = secrets.token_hex(8)
+        token = new_token()
         try:
             os.mkdir(os.path.join(self.private, token), mode=0o700)
         except FileNotFoundError:

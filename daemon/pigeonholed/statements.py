@@ -71,13 +71,14 @@ class Prepared:
 
     def execute(self, connection: Connection, rows: Iterable[Row]) -> None:
         """Run it for every row; each names every parameter that is no constant."""
-        given = map(self._adapted, rows) if self.adapters or self.constants else rows
-        if self.positional:
-            connection.exec_driver_sql(self.sql, list(map(self.pick, given)))
-        else:
-            connection.exec_driver_sql(self.sql, [*map(dict, given)])
+        given: Iterable[Row] = rows
+        if self.adapters or self.constants:
+            given = map(self._adapted, rows)
+        elif not self.positional:
+            given = map(dict, rows)  # the driver knows no other mappings
+        connection.exec_driver_sql(self.sql, list(map(self.pick, given) if self.positional else given))
 
-    def _adapted(self, row: Row) -> Row:
+    def _adapted(self, row: Row) -> dict[str, Any]:
         """The row as the driver takes it, with the constants."""
         adapted = {**row, **self.constants}
         for name, adapter in self.adapters.items():

@@ -103,19 +103,14 @@ def _end(forker: Forker, workspace: Workspace, pid: int) -> Ended:
     return forker.end(workspace.root, pid)
 
 
-def _log_of(workspace: Workspace) -> str:
-    log = workspace.root / "daemon.log"
-    return log.read_text() if log.exists() else ""
-
-
 def _serve(forker: Forker, workspace: Workspace, fault: Fault) -> Ended:
     """A daemon that meets a fault and what is there, until all is filed or it has ended by itself."""
-    earlier = len(_log_of(workspace))  # what a process that was killed has left is not said of this one
+    earlier = workspace.log_size  # what a process that was killed has left is not said of this one
     pid = forker.start(workspace.root, fault=fault, patched=SHORTER)
     # Ready as well, for it may find nothing to do, and before it takes up its work it knows no signals.
-    _wait(pid, lambda: '"service_ready"' in _log_of(workspace)[earlier:] and _is_at_rest(workspace))
+    _wait(pid, lambda: workspace.is_ready(earlier) and _is_at_rest(workspace))
     ended = _end(forker, workspace, pid)
-    return replace(ended, log=ended.log[earlier:])
+    return replace(ended, log=workspace.said(earlier))
 
 
 def _faults_of(ended: Ended, workspace: Workspace) -> list[str]:

@@ -49,11 +49,11 @@ def test_kill_at_random_moments_loses_nothing_and_files_nothing_twice(
     moments = random.Random(seed)
     number = 0
     for _ in range(kills):
-        log_size = _size(workspace.root / "daemon.log")
+        earlier = workspace.log_size
         pid = forker.start(workspace.root)
         # Some die while they start and recover, most at work, however busy the machine is.
         if moments.random() < 0.7:
-            until(partial(_is_ready, workspace, log_size), "the daemon to be ready")
+            until(partial(workspace.is_ready, earlier), "the daemon to be ready")
             ends_s = time.monotonic() + moments.uniform(0.0, 0.6)
         else:
             ends_s = time.monotonic() + moments.uniform(0.05, 0.9)
@@ -65,20 +65,6 @@ def test_kill_at_random_moments_loses_nothing_and_files_nothing_twice(
     assert done.returncode == 0, (seed, done.stderr[-3000:])
     assert workspace.audit() == [], seed
     assert len(workspace.dropped) == number > kills * 5
-
-
-def _size(log: Path) -> int:
-    return log.stat().st_size if log.exists() else 0
-
-
-def _is_ready(workspace: Workspace, log_size: int) -> bool:
-    """Whether the daemon that was started when its log had that size has said so."""
-    log = workspace.root / "daemon.log"
-    if not log.exists():
-        return False  # the first has not come so far
-    with log.open("rb") as stream:
-        stream.seek(log_size)
-        return b'"service_ready"' in stream.read()
 
 
 def _drop_some(workspace: Workspace, moments: random.Random, number: int) -> int:

@@ -62,13 +62,12 @@ def _ended(forker: Forker, workspace: Workspace, pid: int) -> str:
 
 
 def _events(workspace: Workspace) -> list[str]:
-    log = workspace.root / "daemon.log"
-    lines = log.read_text().splitlines() if log.exists() else []
+    lines = workspace.said().splitlines()
     return [json.loads(line)["event"] for line in lines if line.startswith("{") and line.endswith("}")]
 
 
 def _address(workspace: Workspace) -> str:
-    lines = (workspace.root / "daemon.log").read_text().splitlines()
+    lines = workspace.said().splitlines()
     return str(next(json.loads(line)["address"] for line in lines if '"metrics_served"' in line))
 
 

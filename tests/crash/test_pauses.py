@@ -71,8 +71,7 @@ def test_locked_database_is_waited_for_and_no_batch_is_lost(forker: Forker, work
     other = sqlite3.connect(workspace.database, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     drop_twenty(workspace, "again/")  # originals that stay keep their names
-    log = workspace.root / "daemon.log"
-    until(lambda: "database_lost" in log.read_text(), "the patience of SQLite, which is 5 s, to end", 60.0)
+    until(lambda: "database_lost" in workspace.said(), "the patience of SQLite, which is 5 s, to end", 60.0)
     time.sleep(LONG_S)  # the daemon must go on waiting
     other.execute("ROLLBACK")
     other.close()

@@ -44,7 +44,7 @@ class Ward(Workspace):
 
     def decoded(self, does: str) -> list[int]:
         """The processes that began to decode files that do this, in order."""
-        lines = (self.root / "daemon.log").read_text().splitlines()
+        lines = self.said().splitlines()
         return [int(line.split()[2]) for line in lines if line.startswith(f"decode {does} ")]
 
     def findings(self, *poison: str) -> list[str]:
@@ -63,7 +63,7 @@ class Ward(Workspace):
                     assert running.terminate() == 0
                     return ends
                 ends.append(running.process.returncode)
-            assert len(ends) <= 3, (self.root / "daemon.log").read_text()[-3000:]
+            assert len(ends) <= 3, self.said()[-3000:]
 
 
 def make(root: Path, **named: Any) -> Ward:

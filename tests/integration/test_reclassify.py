@@ -61,8 +61,7 @@ class Site:
         return code, self.said()[said_before:]
 
     def said(self) -> str:
-        log = self.work.root / "daemon.log"
-        lines = log.read_text().splitlines(keepends=True) if log.exists() else []
+        lines = self.work.said().splitlines(keepends=True)
         return "".join(line for line in lines if "database_not_durable" not in line)  # true of the server of tests
 
     def rows(self, query: str) -> list[tuple[object, ...]]:
