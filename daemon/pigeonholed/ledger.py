@@ -116,7 +116,7 @@ class Ledger:
             ]
         )
 
-    def copied(self, inbox: str, paths: Sequence[str], *, looked_at: bool = False) -> dict[str, Copied]:
+    def copied(self, inbox: str, paths: Sequence[str], *, looked_at: bool) -> dict[str, Copied]:
         """What is remembered of files that were copied and stayed, by path; or also of those only `looked_at`.
 
         Raises:

@@ -352,14 +352,14 @@ def test_next_process_knows_what_was_copied(db: Engine, ledger: Ledger, writer: 
     copied = Copied(Signature(1, 2, 3, 4), _SHA, 7)
     ledger.remember_inbox("camera", "/camera")
     ledger.remember("camera", [("x.png", copied)])
-    assert Ledger(db, writer).copied("camera", ["x.png", "y.png"]) == {"x.png": copied}
+    assert Ledger(db, writer).copied("camera", ["x.png", "y.png"], looked_at=False) == {"x.png": copied}
 
 
 def test_database_that_is_away_does_not_make_copied_files_new(db: Engine, ledger: Ledger) -> None:
     """They would all be copied a second time. It is waited for."""
     _lose(db)
     with pytest.raises(TimeoutError) as away:
-        ledger.copied("camera", ["x.png"])
+        ledger.copied("camera", ["x.png"], looked_at=False)
     assert away.value.errno in WAITED_FOR
 
 

@@ -266,7 +266,7 @@ def test_reads_of_a_service_whose_server_is_away_say_so_without_a_password(url: 
         with pytest.raises(DatabaseAway, match=r"cannot use the database .*:\*\*\*@.*refused"):
             ledger.in_flight(0.0)
         with pytest.raises(TimeoutError):
-            ledger.copied("camera", ["x"])
+            ledger.copied("camera", ["x"], looked_at=False)
         assert not served.has_served("d")
 
 
