@@ -2,8 +2,8 @@
 
 `make mutants` (COUNT=200 SEED=1). A mutant is one change of one place in one of the modules that pyproject.toml names:
 a comparison, a condition, a small number, a call that is left out, an answer that is none. It is caught if one of the
-tests of `make coverage` fails on it, or does not end. What is written to the log is left as it is. Those that get away
-are shown; some of them change nothing that anybody could see.
+tests of `make coverage` that run this place fails on it, or does not end. What is written to the log is left as it is.
+Those that get away are shown; some of them change nothing that anybody could see.
 """
 
 from __future__ import annotations
@@ -17,11 +17,19 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
+
+from coverage import CoverageData
+
+T = TypeVar("T")
+U = TypeVar("U")
 
 ROOT = Path(__file__).resolve().parent.parent
 LONGEST_S = 300.0
@@ -44,6 +52,7 @@ class Mutant:
         path: of the module, below the root.
         line: where it is changed.
         change: what was there and what is there now.
+        lines: of the statement, as far as the change.
         place: which node of the module it is, in the order of `ast.walk`.
         way: which of the changes that this node allows.
     """
@@ -51,6 +60,7 @@ class Mutant:
     path: str
     line: int
     change: str
+    lines: range
     place: int
     way: int
 
@@ -66,12 +76,28 @@ def mutants(path: str) -> list[Mutant]:
     """All of a module."""
     tree = ast.parse((ROOT / path).read_text())
     beside = {inner for part in _beside(tree) for inner in ast.walk(part)}
+    starts = _starts(tree, 0)
     return [
-        Mutant(path, node.lineno, f"{_first_line(node)}  ->  {_first_line(instead)}", place, way)  # type: ignore[attr-defined]
+        Mutant(path, node.lineno, f"{_first_line(node)}  ->  {_first_line(instead)}", lines, place, way)
         for place, node in enumerate(ast.walk(tree))
-        if node not in beside
+        if isinstance(node, (ast.expr, ast.stmt)) and node not in beside
+        for lines in [range(starts[node], _last_line(node) + 1)]
         for way, instead in enumerate(_changed(node))
     ]
+
+
+def _starts(node: ast.AST, start: int) -> dict[ast.AST, int]:
+    """Where the statements begin that these nodes are in."""
+    start = node.lineno if isinstance(node, ast.stmt) else start
+    found = {node: start}
+    for inner in ast.iter_child_nodes(node):
+        found |= _starts(inner, start)
+    return found
+
+
+def _last_line(node: ast.expr | ast.stmt) -> int:
+    """Where it ends, without what it is the condition of."""
+    return (node.test if isinstance(node, ast.If) else node).end_lineno or node.lineno
 
 
 def _first_line(node: ast.AST) -> str:
@@ -134,28 +160,62 @@ def _checkout(folder: Path) -> Path:
     return folder
 
 
-def _tests(path: str, tests: Sequence[str]) -> list[str]:
-    """The same, those of the module first."""
-    return sorted(tests, key=lambda test: Path(test).stem != f"test_{Path(path).stem}")
+def _pytest(checkout: Path, tests: Sequence[str], *before: str) -> subprocess.CompletedProcess[bytes]:
+    """Run files of tests on a copy until one fails; `before` goes between `python -m` and `pytest`.
+
+    Raises:
+        subprocess.TimeoutExpired: they do not end.
+    """
+    options = ["-q", "-x", "-m", "not slow", "-p", "no:cacheprovider", "--basetemp", str(checkout.parent / "tmp")]
+    return subprocess.run(
+        [sys.executable, "-m", *before, "pytest", *options, *tests],
+        check=False, capture_output=True, cwd=checkout, timeout=LONGEST_S,
+        env=os.environ | {"PYTHONPATH": str(checkout / "daemon"), "PYTHONDONTWRITEBYTECODE": "1"},
+    )  # fmt: skip
 
 
-def caught(mutant: Mutant | None, checkout: Path, tests: Sequence[str]) -> bool:
-    """Whether one of the tests fails on it; without any change, with None."""
-    target = checkout / (mutant.path if mutant else "daemon/pigeonholed/disk.py")
+@dataclass(frozen=True)
+class Ran:
+    """What a file of tests runs, and how long that takes.
+
+    Attributes:
+        tests: the file.
+        seconds: it took.
+        lines: by the path of a module, those that it ran.
+    """
+
+    tests: str
+    seconds: float
+    lines: dict[str, set[int]]
+
+    @classmethod
+    def of(cls, tests: str, checkout: Path) -> Ran:
+        """Run it without any change."""
+        data = checkout.parent / "covered"
+        started_s = time.monotonic()
+        done = _pytest(checkout, [tests], "coverage", "run", f"--data-file={data}", "-m")
+        assert done.returncode == 0, f"{tests} fails without any change: {done.stdout.decode()[-2000:]}"
+        seconds = time.monotonic() - started_s
+        covered = CoverageData(str(data))
+        covered.read()
+        files = {str(Path(file).relative_to(checkout)): file for file in covered.measured_files()}
+        return cls(tests, seconds, {path: set(covered.lines(file) or ()) for path, file in files.items()})
+
+
+def caught(mutant: Mutant, checkout: Path, suite: Sequence[Ran]) -> bool:
+    """Whether one of the tests that run what it changes fails on it."""
+    tests = [ran for ran in suite if not ran.lines.get(mutant.path, set()).isdisjoint(mutant.lines)]
+    if not tests:
+        return False
+    target = checkout / mutant.path
     whole = target.read_text()
-    target.write_text(whole if mutant is None else mutant.text())
-    pytest = [sys.executable, "-m", "pytest", "-q", "-x", "-m", "not slow", "-p", "no:cacheprovider", "--basetemp"]
-    environ = os.environ | {"PYTHONPATH": str(checkout / "daemon"), "PYTHONDONTWRITEBYTECODE": "1"}
+    target.write_text(mutant.text())
     try:
-        done = subprocess.run(
-            [*pytest, str(checkout.parent / "tmp"), *_tests(target.name, tests)],
-            check=False, capture_output=True, cwd=checkout, env=environ, timeout=LONGEST_S,
-        )  # fmt: skip
+        return _pytest(checkout, [ran.tests for ran in sorted(tests, key=lambda ran: ran.seconds)]).returncode != 0
     except subprocess.TimeoutExpired:
         return True
     finally:
         target.write_text(whole)
-    return done.returncode != 0
 
 
 def main() -> int:
@@ -171,10 +231,10 @@ def main() -> int:
     print(f"{len(some)} of {len(known)} mutants, seed {chosen.seed}", flush=True)
     checkouts: queue.SimpleQueue[Path] = queue.SimpleQueue()
 
-    def tried(mutant: Mutant | None) -> bool:
+    def on_a_copy(work: Callable[[T, Path], U], what: T) -> U:
         checkout = checkouts.get()
         try:
-            return caught(mutant, checkout, chosen.tests)
+            return work(what, checkout)
         finally:
             checkouts.put(checkout)
 
@@ -182,8 +242,10 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(chosen.jobs) as pool:
         for job in range(chosen.jobs):
             checkouts.put(_checkout(Path(folder) / str(job) / "checkout"))
-        assert not any(pool.map(tried, [None] * chosen.jobs)), "the tests fail without any change"
-        for number, (mutant, seen) in enumerate(zip(some, pool.map(tried, some), strict=True), 1):
+        suite = list(pool.map(partial(on_a_copy, Ran.of), chosen.tests))
+        print(f"the tests took {sum(ran.seconds for ran in suite):.0f} s without any change", flush=True)
+        verdicts = pool.map(partial(on_a_copy, lambda mutant, checkout: caught(mutant, checkout, suite)), some)
+        for number, (mutant, seen) in enumerate(zip(some, verdicts, strict=True), 1):
             if not seen:
                 away += 1
                 print(f"{mutant.path}:{mutant.line}: {mutant.change}", flush=True)

@@ -69,19 +69,16 @@ class Served:
         thresholds = [threshold.value for threshold in self.bundle.manifest.thresholds]
         most = max(policies[decoded.arrival.file.inbox].top_k for decoded in batch)
         order = np.argsort(-probabilities, axis=1, kind="stable")[:, :most]
-        best = np.take_along_axis(probabilities, order, axis=1)
-        answered: list[bool] = [bool(np.isfinite(row).all()) for row in probabilities]
+        best = np.take_along_axis(probabilities, order, axis=1).clip(0.0, 1.0)
+        answered = [bool(finite) for finite in np.all(np.isfinite(probabilities), axis=1)]
+        label_of = self.bundle.labels.__getitem__
         outcomes: list[Classified | Rejected] = []
-        for index, (decoded, ranks, values) in enumerate(zip(batch, order.tolist(), best.tolist(), strict=True)):
-            if not answered[index]:
+        for decoded, is_answered, ranks, values in zip(batch, answered, order.tolist(), best.tolist(), strict=True):
+            if not is_answered:
                 outcomes.append(_rejected(decoded))
                 continue
             policy = policies[decoded.arrival.file.inbox]
-            labels = self.bundle.labels
-            ranked = tuple(
-                (labels[rank], min(1.0, max(0.0, value)))
-                for rank, value in zip(ranks[: policy.top_k], values, strict=False)
-            )
+            ranked = tuple(zip(map(label_of, ranks[: policy.top_k]), values, strict=False))
             threshold = thresholds[ranks[0]] if policy.min_confidence is None else policy.min_confidence
             outcomes.append(self._classified(decoded, ranked, threshold))
         return outcomes

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import chain
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from sqlalchemy.sql import ClauseElement
 
 Row = Mapping[str, Any]
+_SIZES = (64, 8)
+_PARAMETERS = 900  # SQLite before 3.32 took 999
 _MOMENTS = 16  # kept as the driver takes them
 
 
@@ -40,6 +43,7 @@ class Prepared:
         adapters: by name, what turns a Python value that is no constant into one of the driver.
         positional: whether the driver takes tuples, or dictionaries.
         pick: makes such a tuple of a row, its values in the order of the placeholders.
+        many: the same for so many rows in one statement, the most first; for inserts into SQLite.
     """
 
     sql: str
@@ -47,6 +51,7 @@ class Prepared:
     adapters: Mapping[str, Callable[[Any], Any]]
     positional: bool
     pick: Callable[[Row], tuple[Any, ...]]
+    many: tuple[tuple[int, str], ...] = ()
 
     @classmethod
     def compile(cls, statement: ClauseElement, dialect: Dialect, columns: Iterable[str] | None = None) -> Prepared:
@@ -61,7 +66,8 @@ class Prepared:
                 adapters[name] = adapter
         names = tuple(compiled.positiontup or compiled.binds)
         pick = itemgetter(*names) if len(names) > 1 else lambda row: (row[names[0]],)
-        return cls(str(compiled), constants, adapters, compiled.positiontup is not None, pick)
+        sql, positional = str(compiled), compiled.positiontup is not None
+        return cls(sql, constants, adapters, positional, pick, _of_many_rows(sql, len(names)) if positional else ())
 
     @classmethod
     def inserting(cls, table: sa.Table, dialect: Dialect, columns: Iterable[str] = ()) -> Prepared:
@@ -76,7 +82,17 @@ class Prepared:
             given = map(self._adapted, rows)
         elif not self.positional:
             given = map(dict, rows)  # the driver knows no other mappings
-        connection.exec_driver_sql(self.sql, list(map(self.pick, given) if self.positional else given))
+        if not self.positional:
+            connection.exec_driver_sql(self.sql, list(given))
+            return
+        values = list(map(self.pick, given))
+        done = 0
+        for size, sql in self.many:
+            while len(values) - done >= size:
+                connection.exec_driver_sql(sql, tuple(chain.from_iterable(values[done : done + size])))
+                done += size
+        if done < len(values):
+            connection.exec_driver_sql(self.sql, values[done:])
 
     def _adapted(self, row: Row) -> dict[str, Any]:
         """The row as the driver takes it, with the constants."""
@@ -85,6 +101,19 @@ class Prepared:
             if (value := adapted[name]) is not None:
                 adapted[name] = adapter(value)
         return adapted
+
+
+def _of_many_rows(sql: str, columns: int) -> tuple[tuple[int, str], ...]:
+    """An insert of values, for many rows at once; nothing for other statements.
+
+    At each row of an `executemany`, sqlite3 hands over to other threads and waits for them.
+    """
+    row = f"({', '.join('?' * columns)})"
+    one = f"VALUES {row}"
+    if not sql.startswith("INSERT ") or sql.count(one) != 1:
+        return ()
+    fitting = (size for size in _SIZES if size * columns <= _PARAMETERS)
+    return tuple((size, sql.replace(one, one + f", {row}" * (size - 1))) for size in fitting)
 
 
 def _adapter(kind: Any, dialect: Dialect) -> Callable[[Any], Any] | None:

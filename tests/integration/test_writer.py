@@ -79,6 +79,20 @@ def test_change_is_there_when_write_returns(db: Engine, writer: Writer) -> None:
     assert _names(db) == {"a", "b"}
 
 
+@pytest.mark.parametrize("count", [1, 7, 8, 9, 63, 64, 65, 199, 1000])
+def test_however_many_rows_there_are_each_is_written_once(db: Engine, writer: Writer, count: int) -> None:
+    """On SQLite, most go into one statement with others."""
+    insert = Prepared.inserting(tables.inboxes, db.dialect, ("name", "path"))
+    names = [f"inbox {number}" for number in range(count)]
+    writer.write([Change(insert, [{"name": names[count // 2], "path": "before"}])])
+    writer.write([Change(insert, [{"name": name, "path": f"/{name}"} for name in names])])
+    with db.connect() as connection:
+        rows = connection.execute(sa.select(tables.inboxes.c.name, tables.inboxes.c.path)).all()
+    written = {row.name: row.path for row in rows}
+    assert len(rows) == count
+    assert written == {name: f"/{name}" for name in names} | {names[count // 2]: "before"}
+
+
 def test_changes_without_rows_cost_no_transaction(db: Engine, writer: Writer) -> None:
     commits = _Commits(db)
     writer.write([Change(_INSERTS[db.dialect.name], [])])
