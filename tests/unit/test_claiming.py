@@ -21,6 +21,7 @@ from pigeonholed.images import Arrival, ImageFile
 from pigeonholed.metrics import Metrics
 from pigeonholed.output import Output
 from pigeonholed.patience import Patience
+from pigeonholed.progress import Task
 from pigeonholed.watching import Rules, Watch
 
 
@@ -73,9 +74,9 @@ class Desk:
         rules = Rules(name, str(root), 0.0, 60.0, 30.0, True)
         return Feed(Watch(rules, _AllNames(), self.output.now_ns), self.output)
 
-    def claimer(self, *feeds: Feed, limit: int = 64) -> Claimer:
+    def claimer(self, *feeds: Feed, limit: int = 64, task: Task | None = None) -> Claimer:
         return Claimer(
-            feeds, self.ledger, self.engine, self.patience, self.metrics, limit=limit, clock=self.clock  # type: ignore[arg-type]
+            feeds, self.ledger, self.engine, self.patience, self.metrics, limit=limit, clock=self.clock, task=task  # type: ignore[arg-type]
         )  # fmt: skip
 
 
@@ -215,6 +216,26 @@ def test_folder_that_allows_no_rename_costs_no_row(desk: Desk, monkeypatch: pyte
     monkeypatch.setattr(claiming, "may_rename_out_of", lambda _folder: False)
     assert not desk.claimer(feed).turn()
     assert desk.ledger.steps == []
+
+
+def test_each_batch_of_copies_is_a_step(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An hour of large files on a slow disk, none of which can be taken, is no standstill."""
+    feed = desk.inbox("camera", {f"{number}.png": png(mark=number) for number in range(3)})
+    monkeypatch.setattr(feed.custody, "copies", True)
+    monkeypatch.setattr(claiming, "_COPIED_AT_ONCE_BYTES", 1)
+    task = Task("taking files in", 10.0, clock=desk.clock)
+    claimer = desk.claimer(feed, task=task)
+    claimed: list[ImageFile] = []
+
+    def claim(_feed: Feed, files: Sequence[ImageFile]) -> list[Arrival]:
+        claimed.extend(files)
+        desk.clock.advance(9.0)
+        assert task.stuck() is None
+        return []
+
+    monkeypatch.setattr(claimer, "claim", claim)
+    assert claimer.turn()
+    assert len(claimed) == 3
 
 
 def test_engine_that_is_torn_down_ends_the_claimer(desk: Desk) -> None:
