@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from arrivals import drop_some
 from forking import Forker, forking
-from running import LOOKING, RENAMING, VARIANTS, Variant, Workspace, environment, picture, until, working
+from running import LOOKING, RENAMING, VARIANTS, Variant, Workspace, environment, until, working
 
 KILLS = int(os.environ.get("PIGEONHOLED_TEST_KILLS", "40"))
 """In all: files that are renamed take two fifths of them, each way of copying a fifth; and a tenth more."""
@@ -58,24 +59,10 @@ def test_kill_at_random_moments_loses_nothing_and_files_nothing_twice(
         else:
             ends_s = time.monotonic() + moments.uniform(0.05, 0.9)
         while time.monotonic() < ends_s:
-            number += _drop_some(workspace, moments, number)
+            number += drop_some(workspace, moments, number)
             time.sleep(moments.uniform(0, 0.03))  # load, not waiting: arrivals come in bursts and pauses
         forker.kill(workspace.root, pid)
     done = workspace.run("run", "--once", timeout_s=120 + number / 20)  # all of it may still be there
     assert done.returncode == 0, (seed, done.stderr[-3000:])
     assert workspace.audit() == [], seed
     assert len(workspace.dropped) == number > kills * 5
-
-
-def _drop_some(workspace: Workspace, moments: random.Random, number: int) -> int:
-    """A burst of files: names that clash, unless their first owners stay; sub-folders, pictures that are none."""
-    dropped = 0
-    names = 10**9 if workspace.variant.inbox_keeps else 60
-    for serial in range(number, number + moments.randint(1, 12)):
-        name = f"{moments.choice(['', 'a/', 'a/b/'])}{moments.randrange(names)}.png"
-        if serial % 10 == 9:
-            data = moments.choice([b"no picture %d", b"\x89PNG\r\n\x1a\nbroken %d"]) % serial
-        else:
-            data = picture(moments.choice([40, 120, 220]), 60, moments.choice([40, 120, 220]), serial)
-        dropped += workspace.drop(name, data)
-    return dropped
