@@ -318,7 +318,13 @@ class TestRecovery:
         assert desk.statuses() == ["filed"]
 
     @pytest.mark.parametrize("change", ["gone", "changed"])
-    def test_file_that_is_another_by_now_is_a_new_arrival(self, desk: Desk, change: str) -> None:
+    def test_file_that_is_another_by_now_is_a_new_arrival(
+        self, desk: Desk, monkeypatch: pytest.MonkeyPatch, change: str
+    ) -> None:
+        def sync(*_arguments: object) -> None:
+            raise AssertionError("nothing was moved that a sync could make durable")
+
+        monkeypatch.setattr(desk.output.disk, "sync", sync)
         desk.claim()
         if change == "gone":
             desk.file.unlink()
@@ -442,6 +448,10 @@ class TestClaimed:
         assert desk.statuses() == ["claimed"]
         desk.finisher().turn([desk.classified(engine.taken[0])])
         assert (claimed(), claimed()) == (0, 0)
+        assert custody.knows(PATH)
+        custody.forget()  # something was put back: now the ledger is asked again
+        assert not custody.knows(PATH)
+        assert (claimed(), custody.knows(PATH)) == (0, True)
         desk.file.write_bytes(CONTENT + b"more")
         assert claimed() == 1
         desk.finisher().turn([Withdrawn(engine.taken[1], Status.VANISHED, "for a test")])
