@@ -165,6 +165,18 @@ class TestProbed:
         probed.end(arrival.token)
 
 
+def test_batch_folders_of_an_output_are_neither_made_nor_removed_for_what_is_held_there(output: Output) -> None:
+    hold = HoldFolder.in_output(output)
+    with pytest.raises(FileNotFoundError):
+        hold.folder("0" * 16)
+    token = output.make_batch_folder()
+    os.chmod(output.private, 0o750)  # who may look into the output is for its owner to say
+    hold.folder(token)
+    hold.remove(token)
+    hold.remove_root()
+    assert output.batch_folders() == [token]
+
+
 @pytest.mark.parametrize("ours", [True, False])
 def test_hold_folder_that_somebody_else_has_closed_holds_nothing_of_ours(
     inbox: Path, monkeypatch: pytest.MonkeyPatch, ours: bool
