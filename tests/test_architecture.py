@@ -17,7 +17,6 @@ _TRAINING = _ROOT / "training/pigeonholed_training"
 
 # Where to look for a second noun: these have been looked at, and have one.
 _LONG = {
-    "pigeonholed.formats",  # one reader for each format, none of them long
     "pigeonholed.metrics",  # one line for each metric of the contract
     "pigeonholed.finishing",  # the delivery protocol, best read in one piece
     "pigeonholed.imaging",  # one way to see a picture
