@@ -22,6 +22,7 @@ def test_second_taker_is_refused_and_told_the_pid(tmp_path: Path) -> None:
         Lock.take(path)
     assert refused.value.holder == str(os.getpid())
     assert refused.value.path == path
+    assert str(refused.value) == f"{path} is held by process {os.getpid()}"
     lock.release()
 
 
@@ -120,6 +121,8 @@ def test_holder_that_has_not_said_who_it_is_is_waited_for(tmp_path: Path) -> Non
     path = str(tmp_path / "lock")
     nameless = Lock.take(path, purpose=COMMAND)
     os.ftruncate(nameless.fd, 0)
+    with pytest.raises(Held, match=r"lock is held by process \(unknown\)$"):
+        Lock.take(path)
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(Lock.take_after_commands, path)
         with pytest.raises(TimeoutError):
