@@ -15,8 +15,11 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from pigeonholed import recovery
 from pigeonholed.bundle import Bundle, Calibration, Input, Manifest, Threshold
+from pigeonholed.delivery import Delivery
 from pigeonholed.entries import Copy, Plan
+from pigeonholed.finishing import Finisher
 from pigeonholed.images import (
     Arrival,
     Classified,
@@ -28,9 +31,15 @@ from pigeonholed.images import (
     Reason,
     Rejected,
     Status,
+    Withdrawn,
 )
+from pigeonholed.ledger import Ledger
+from pigeonholed.metrics import Metrics
 from pigeonholed.output import Output
+from pigeonholed.patience import Patience
+from pigeonholed.reporting import Reporter
 from pigeonholed.serving import Served
+from pigeonholed.statistics import Statistics
 
 Tree = dict[str, Any]
 """A folder: names to bytes, or to another folder."""
@@ -265,6 +274,31 @@ class NothingFiled:
 
     def originals(self, inbox: str, hashes: Sequence[str]) -> dict[str, Original]:
         raise AssertionError(f"{inbox} asked for {hashes}")
+
+
+def recovered(
+    ledger: Ledger, deliveries: Mapping[str, Delivery], filed: list[int], lost: list[int]
+) -> tuple[list[Arrival], Metrics]:
+    """What a new process takes up of the inbox `camera`, and its metrics; its books balance.
+
+    The ids of what it files, and of what it withdraws, are added to `filed` and `lost`.
+    """
+    metrics = Metrics(process=False)
+    reporter = Reporter(metrics, Statistics({"camera": ""}))
+
+    def on_filed(plans: Sequence[Plan]) -> None:
+        reporter.filed_batch(plans)
+        filed.extend(plan.arrival.id for plan in plans)
+
+    def on_withdrawn(items: Sequence[Withdrawn]) -> None:
+        reporter.withdrawn(items)
+        lost.extend(item.arrival.id for item in items)
+
+    finisher = Finisher(deliveries, ledger, NothingFiled(), Patience(), on_filed, on_withdrawn)
+    again = recovery.recover(ledger, finisher, deliveries, 0.0, metrics=metrics)
+    assert metrics.accounts.in_flight("camera") == len(again)
+    assert metrics.accounts.unaccounted("camera") == 0
+    return again, metrics
 
 
 def lines(items: Iterable[str]) -> str:

@@ -10,7 +10,7 @@ import errno
 import hashlib
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -19,27 +19,23 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.engine import Engine
 
-from helpers import NothingFiled, fingerprint_of, make_arrival, make_tree, png, read_tree
+from helpers import fingerprint_of, make_arrival, make_tree, png, read_tree, recovered
 from mounts import another_mount
 from pigeonholed import memory, recovery, tables
 from pigeonholed.copy_custody import Copying
 from pigeonholed.custody import Custody, Renaming
 from pigeonholed.delivery import Delivery
 from pigeonholed.entries import Copied, Copy, Plan
-from pigeonholed.finishing import Finisher
 from pigeonholed.hold_folder import HOLD, HoldFolder, held_name
 from pigeonholed.holding import Holds
-from pigeonholed.images import Arrival, Fingerprint, Placement, Prediction, Withdrawn
+from pigeonholed.images import Arrival, Fingerprint, Placement, Prediction
 from pigeonholed.ledger import Ledger
 from pigeonholed.memory import Memory, signature_of
-from pigeonholed.metrics import Metrics
 from pigeonholed.originals import Held, InPlace
 from pigeonholed.output import Output
 from pigeonholed.patience import Patience
 from pigeonholed.placing import Placer
-from pigeonholed.reporting import Reporter
 from pigeonholed.returning import Returner
-from pigeonholed.statistics import Statistics
 from running import HOSTILE, KEEPING, OTHER_MOUNT, Workspace, picture, until
 
 CONTENT = png()
@@ -99,22 +95,7 @@ class Desk:
 
     def recover(self) -> list[int]:
         """As a new process does; its books balance, and what it gives back is what is in flight."""
-        metrics = Metrics(process=False)
-        reporter = Reporter(metrics, Statistics({"camera": ""}))
-
-        def filed(plans: Sequence[Plan]) -> None:
-            reporter.filed_batch(plans)
-            self.filed.extend(plan.arrival.id for plan in plans)
-
-        def withdrawn(items: Sequence[Withdrawn]) -> None:
-            reporter.withdrawn(items)
-            self.lost.extend(item.arrival.id for item in items)
-
-        finisher = Finisher(self.delivery(), self.ledger, NothingFiled(), Patience(), filed, withdrawn)
-        again = recovery.recover(self.ledger, finisher, self.delivery(), 0.0, metrics=metrics)
-        assert metrics.accounts.in_flight("camera") == len(again)
-        assert metrics.accounts.unaccounted("camera") == 0
-        return [arrival.id for arrival in again]
+        return [arrival.id for arrival in recovered(self.ledger, self.delivery(), self.filed, self.lost)[0]]
 
     def status(self) -> str:
         (row,) = self.rows()

@@ -20,7 +20,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Engine
 
 import auditor
-from helpers import NothingFiled, files_of, lines, make_arrival, make_served, make_tree, png, read_tree
+from helpers import NothingFiled, files_of, lines, make_arrival, make_served, make_tree, png, read_tree, recovered
 from mounts import another_mount
 from pigeonholed import database, recovery, tables
 from pigeonholed.claiming import Claimer, Feed
@@ -43,7 +43,6 @@ from pigeonholed.images import (
     Placement,
     Prediction,
     Reason,
-    Withdrawn,
 )
 from pigeonholed.ledger import Ledger
 from pigeonholed.memory import Memory
@@ -52,10 +51,8 @@ from pigeonholed.originals import Held, InPlace
 from pigeonholed.output import Output
 from pigeonholed.patience import Patience
 from pigeonholed.placing import Placer
-from pigeonholed.reporting import Reporter
 from pigeonholed.served_models import ServedModels
 from pigeonholed.serving import Policy
-from pigeonholed.statistics import Statistics
 from pigeonholed.watching import Rules, Watch
 from pigeonholed.writer import Writer
 from records_of import ON_POSTGRES
@@ -111,21 +108,7 @@ class Desk:
     def recover(self) -> list[Arrival]:
         """As a new process does; its books balance, and what it gives back is what is in flight."""
         deliveries = {"camera": Delivery(str(self.inbox), self.output, Placer())}
-        self.metrics = Metrics(process=False)
-        reporter = Reporter(self.metrics, Statistics({"camera": ""}))
-
-        def filed(plans: Sequence[Plan]) -> None:
-            reporter.filed_batch(plans)
-            self.filed.extend(plan.arrival.id for plan in plans)
-
-        def withdrawn(items: Sequence[Withdrawn]) -> None:
-            reporter.withdrawn(items)
-            self.lost.extend(item.arrival.id for item in items)
-
-        finisher = Finisher(deliveries, self.ledger, NothingFiled(), Patience(), filed, withdrawn)
-        again = recovery.recover(self.ledger, finisher, deliveries, 0.0, metrics=self.metrics)
-        assert self.metrics.accounts.in_flight("camera") == len(again)
-        assert self.metrics.accounts.unaccounted("camera") == 0
+        again, self.metrics = recovered(self.ledger, deliveries, self.filed, self.lost)
         return again
 
     def status(self) -> str:
