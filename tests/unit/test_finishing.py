@@ -552,6 +552,27 @@ class TestAway:
         assert desk.names()[:3] == ["sync", "sync", "plan"]
         assert desk.ledger.named("sync")[0] == desk.ledger.named("sync")[1]
 
+    def test_no_folder_is_made_where_a_mount_should_be(self, desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+        arrival = desk.arrive(b"A")
+        root, elsewhere = desk.output.root, f"{desk.output.root}-away"
+        plan, found = desk.ledger.plan, []
+
+        def plan_and_lose_the_mount(plans: Sequence[Plan], filed: Sequence[Arrival] = ()) -> None:
+            plan(plans, filed)
+            os.rename(root, elsewhere)
+            os.mkdir(root)
+
+        def it_comes_back(_stage: str, _error: OSError) -> None:
+            if os.path.exists(elsewhere):
+                found.append(read_tree(root))
+                os.rename(elsewhere, root)
+
+        monkeypatch.setattr(desk.ledger, "plan", plan_and_lose_the_mount)
+        desk.patience = replace(desk.patience, on_retry=it_comes_back)
+        desk.deliver_by(Renaming(str(desk.inbox), desk.output))
+        assert desk.finish(make_classified(arrival)) == {"cat/x.png": b"A"}
+        assert found == [{}]
+
     def test_path_that_is_too_long_below_its_class_folder_is_planned_anew(self, desk: Desk) -> None:
         """Folder by folder we would come there; whoever has its path could not, the next start included."""
         room = 4095 - len(f"{desk.inbox}//x.png")  # in the inbox it just fits
