@@ -94,6 +94,13 @@ class Server:
         for url in list(self._made):
             self.drop(url)
 
+    def cut_off(self, url: str, who: str = "%") -> None:
+        """End the connections to a database of those with such a name, as an administrator or a broken network does."""
+        self.execute(
+            f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{make_url(url).database}' "
+            f"AND application_name LIKE '{who}'"
+        )
+
     def execute(self, statement: str) -> None:
         with psycopg.connect(plain(self.url), autocommit=True) as connection:
             connection.execute(statement)

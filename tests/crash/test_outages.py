@@ -160,12 +160,11 @@ def test_connections_that_are_cut_off_again_and_again_lose_nothing(
 ) -> None:
     workspace = _made(tmp_path, server)
     assert workspace.url is not None
-    name = make_url(workspace.url).database
     pid = forker.start(workspace.root, patched=SOON)
     for number in range(5 * TIMES):
         drop_twenty(workspace, f"{number}/")
         time.sleep(0.05)
-        server.execute(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'")
+        server.cut_off(workspace.url)
     _ended(forker, workspace, pid)
 
 
@@ -214,11 +213,12 @@ def test_daemon_that_was_overtaken_begins_anew_with_what_is_in_the_database(
     drop_twenty(workspace)
     pid = forker.start(workspace.root, patched=SOON)
     until(workspace.filed, "the first files")
-    ending = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE 'pigeonholed writer%'"
+    assert workspace.url is not None
+    url = workspace.url
     with psycopg.connect(workspace.database, autocommit=True) as other:
 
         def overtakes() -> bool:
-            other.execute(ending)
+            server.cut_off(url, "pigeonholed writer%")
             return other.execute(_TAKE).fetchone() == (True,)  # type: ignore[call-overload]
 
         until(overtakes, "the lock of who writes")

@@ -20,7 +20,6 @@ from itertools import cycle
 from pathlib import Path
 
 import pytest
-from sqlalchemy.engine import make_url
 
 from arrivals import drop_some
 from forking import Forker, forking
@@ -158,5 +157,4 @@ def _harm(host: Host, fault: str, server: OwnServer, workspace: Workspace) -> No
         host.send(signal.SIGTERM)
     else:
         assert workspace.url is not None
-        name = make_url(workspace.url).database
-        server.execute(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'")
+        server.cut_off(workspace.url)

@@ -51,14 +51,6 @@ def _insert(engine: Engine, name: str) -> Change:
     return Change(statement, [{"name": name, "path": "/"}])
 
 
-def _cut_off(postgres: Server, url: str, who: str = "pigeonholed writer%") -> None:
-    """End the connections that write, as an administrator or a broken network does."""
-    postgres.execute(
-        f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{make_url(url).database}' "
-        f"AND application_name LIKE '{who}'"
-    )
-
-
 def _names(url: str) -> set[str]:
     with psycopg.connect(plain(url)) as connection:
         return {name for (name,) in connection.execute("SELECT name FROM inboxes")}
@@ -93,7 +85,7 @@ def test_connection_that_is_lost_is_made_anew_and_nothing_is_doubled(postgres: S
     with _writing(url) as (engine, writer):
         for number in range(5):
             writer.write([_insert(engine, f"{number}")])
-            _cut_off(postgres, url)
+            postgres.cut_off(url, "pigeonholed writer%")
         writer.write([_insert(engine, "last")])
         assert writer.reachable
     assert _names(url) == {"0", "1", "2", "3", "4", "last"}
