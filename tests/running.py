@@ -32,7 +32,7 @@ from forking import Forked, shared_forker
 from mounts import another_mount
 from pigeonholed.store import ModelStore
 from records_of import ON_POSTGRES, NotThere, ask, read
-from servers import plain, programs, shared_server
+from servers import migrate, plain, programs, shared_server
 
 CONFIG = """
 [[inbox]]
@@ -403,13 +403,9 @@ class Running:
 @functools.cache
 def migrated_file() -> Path:
     """An SQLite database of the newest schema, to be copied: that is faster than migrating each."""
-    from pigeonholed import database
-
     folder = Path(tempfile.mkdtemp(prefix="pigeonholed-schema-"))
     atexit.register(shutil.rmtree, folder)
-    engine = database.connect(f"sqlite:///{folder / 'pigeonholed.db'}")
-    database.upgrade(engine)
-    engine.dispose()
+    migrate(f"sqlite:///{folder / 'pigeonholed.db'}")
     return folder / "pigeonholed.db"
 
 

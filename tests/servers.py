@@ -64,12 +64,8 @@ class Server:
     def template(self) -> str:
         """The address of a database of the newest schema, to be copied: that is faster than migrating each."""
         if self._template is None:
-            from pigeonholed import database
-
             self._template = self.keep(self.make())
-            engine = database.connect(self._template)
-            database.upgrade(engine)
-            engine.dispose()
+            migrate(self._template)
         return self._template
 
     def make_migrated(self) -> str:
@@ -104,6 +100,15 @@ class Server:
     def execute(self, statement: str) -> None:
         with psycopg.connect(plain(self.url), autocommit=True) as connection:
             connection.execute(statement)
+
+
+def migrate(url: str) -> None:
+    """Give an empty database the newest schema."""
+    from pigeonholed import database
+
+    engine = database.connect(url)
+    database.upgrade(engine)
+    engine.dispose()
 
 
 def plain(url: URL | str) -> str:
