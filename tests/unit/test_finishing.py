@@ -470,6 +470,7 @@ class TestSidecars:
         desk.finisher.resume([plan])
         desk.finisher.settle()
         assert desk.files() == {place: b"A", f"{place}.reason.json": mine}
+        assert desk.output.batch_folders() == []  # with what was to be written
         assert desk.filed == [1]
 
 
