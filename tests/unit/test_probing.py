@@ -139,6 +139,16 @@ class TestProbed:
         probed.put_back(output.work_path(arrival), str(inbox / "x"))
         assert read_tree(inbox) == {"x": b"A"}
 
+    def test_closed_it_leaves_nothing_in_the_inbox(self, other_mount: Path, output: Output) -> None:
+        inbox = make_tree(other_mount / "inbox", {})
+        probed = Probed(_inbox(inbox), output, FakeLedger())  # type: ignore[arg-type]
+        token = output.make_batch_folder()
+        probed.begin(token)
+        assert read_tree(inbox).keys() == {HOLD}
+        probed.end(token)
+        probed.close()
+        assert read_tree(inbox) == {}
+
     def test_mount_that_comes_between_is_found_out_by_the_next_batch(
         self, inbox: Path, output: Output, monkeypatch: pytest.MonkeyPatch
     ) -> None:
