@@ -16,8 +16,8 @@ TWO_AT_A_TIME := -n 2 --dist loadfile --no-loadscope-reorder
 
 # Those that run in this process, and fast: what daemons of their own do is not seen. Both parts take about as long.
 COVERAGE_1 := $(addprefix tests/integration/test_,$(addsuffix .py,copying duplicates recovery sidecars writer))
-COVERAGE_2 := $(addprefix tests/unit/test_,$(addsuffix .py,beneath claiming companions copy_custody copying_files disk explanations finishing \
-	locking output patience probing store)) \
+COVERAGE_2 := $(addprefix tests/unit/test_,$(addsuffix .py,beneath claiming companions copy_custody copying_files disk \
+	explanations finishing locking output patience probing store)) \
 	$(addprefix tests/integration/test_,$(addsuffix .py,ledger refiling returning staying tenure))
 
 # The tests of the whole program, once more, each working folder with a database on a server. What asks for a database of
