@@ -203,15 +203,15 @@ class Ran:
 
 
 def caught(mutant: Mutant, checkout: Path, suite: Sequence[Ran]) -> bool:
-    """Whether one of the tests that run what it changes fails on it."""
-    tests = [ran for ran in suite if not ran.lines.get(mutant.path, set()).isdisjoint(mutant.lines)]
+    """Whether one of the tests that run what it changes fails on it; they are tried in the order of `suite`."""
+    tests = [ran.tests for ran in suite if not ran.lines.get(mutant.path, set()).isdisjoint(mutant.lines)]
     if not tests:
         return False
     target = checkout / mutant.path
     whole = target.read_text()
     target.write_text(mutant.text())
     try:
-        return _pytest(checkout, [ran.tests for ran in sorted(tests, key=lambda ran: ran.seconds)]).returncode != 0
+        return _pytest(checkout, tests).returncode != 0
     except subprocess.TimeoutExpired:
         return True
     finally:
@@ -242,7 +242,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(chosen.jobs) as pool:
         for job in range(chosen.jobs):
             checkouts.put(_checkout(Path(folder) / str(job) / "checkout"))
-        suite = list(pool.map(partial(on_a_copy, Ran.of), chosen.tests))
+        suite = sorted(pool.map(partial(on_a_copy, Ran.of), chosen.tests), key=lambda ran: ran.seconds)
         print(f"the tests took {sum(ran.seconds for ran in suite):.0f} s without any change", flush=True)
         verdicts = pool.map(partial(on_a_copy, lambda mutant, checkout: caught(mutant, checkout, suite)), some)
         for number, (mutant, seen) in enumerate(zip(some, verdicts, strict=True), 1):

@@ -31,6 +31,10 @@ _USER = "pgserver"  # the server refuses to run as root
 _PASSWORD = "l@t:m/e%in"  # with characters that a URL must escape
 _MOST = 60  # connections
 
+# For daemons of tests, which wait shorter.
+SOON = {"pigeonholed.writer.Writer._LONGEST_WAIT_S": 0.2, "pigeonholed.supervising.Supervisor._FIRST_PAUSE_S": 0.2}
+HURRIED = {"pigeonholed.writer.Writer._OCCUPIED_S": 0.5}  # so long for another process to end, and a try is a second
+
 
 def programs() -> Path:
     """The folder of initdb, pg_ctl, pg_dump and the rest."""

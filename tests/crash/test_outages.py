@@ -23,11 +23,9 @@ from forking import Forker, forking
 from pigeonholed.tenure import _TAKE
 from proxies import proxy
 from running import VARIANTS, Workspace, drop_twenty, environment, picture, until, working
-from servers import OwnServer, own_server
+from servers import HURRIED, SOON, OwnServer, own_server
 
 TIMES = 30 if "PIGEONHOLED_TEST_SOAK" in os.environ else 3
-SOON = {"pigeonholed.writer.Writer._LONGEST_WAIT_S": 0.2, "pigeonholed.supervising.Supervisor._FIRST_PAUSE_S": 0.2}
-HURRIED = {"pigeonholed.writer.Writer._OCCUPIED_S": 0.5}  # so long for another process to end, and a try is a second
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 

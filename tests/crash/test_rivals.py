@@ -25,7 +25,7 @@ from arrivals import drop_some
 from forking import Forker, forking
 from gauges import told
 from running import Workspace, environment, until
-from servers import OwnServer, own_server
+from servers import HURRIED, SOON, OwnServer, own_server
 from soaking import SCALE, SEED, cases
 
 FAULTS = cases(1000) if SCALE > 0 else 8
@@ -33,11 +33,6 @@ ARRIVALS = 50 * FAULTS
 SERVER_EVERY_S = 20.0 if SCALE > 0 else 3.0
 STOPPED_S = 3.0
 AGAIN_S = 0.3  # until an ended service is started anew
-SOON = {
-    "pigeonholed.writer.Writer._LONGEST_WAIT_S": 0.2,
-    "pigeonholed.writer.Writer._OCCUPIED_S": 0.5,
-    "pigeonholed.supervising.Supervisor._FIRST_PAUSE_S": 0.2,
-}
 HARMS = ("killed", "cut off", "killed", "stopped", "killed", "cut off", "killed", "told to end")
 ENDS = {0, 69, -signal.SIGKILL}
 
@@ -59,7 +54,7 @@ class Host:
     def live(self) -> None:
         """Serve, or try to, until it is to leave."""
         while not self.leaving.is_set():
-            self.pid = self.forker.start(self.root, patched=SOON)
+            self.pid = self.forker.start(self.root, patched=SOON | HURRIED)
             ended = self.forker.end(self.root, self.pid)
             self.pid = 0
             (self.root / "daemon.log").unlink()
@@ -72,8 +67,8 @@ class Host:
 
     def serves(self) -> bool:
         """Whether it is the one."""
-        with suppress(FileNotFoundError):
-            return self.pid > 0 and '"service_ready"' in (self.root / "daemon.log").read_text()
+        with suppress(FileNotFoundError):  # it ends at this moment
+            return self.pid > 0 and Workspace(self.root).is_ready()
         return False
 
     def send(self, number: int) -> None:
